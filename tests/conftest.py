@@ -1,0 +1,35 @@
+"""Fixtures of all tests. No test reaches a network: huggingface_hub is offline by default."""
+
+import os
+import sys
+from pathlib import Path
+
+# Read by huggingface_hub at import; a test that speaks to the loopback server starts a process.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+sys.path.insert(0, str(ROOT / "tests"))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Conversions of one test are never seen by another, nor by the user."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path_factory.mktemp("hf_home")))
+
+
+@pytest.fixture(scope="session")
+def bundled() -> Path:
+    """The radiographs that ship, with their index.csv and splits.csv."""
+    return ROOT / "cxr_foundation" / "demo" / "radiographs"
+
+
+@pytest.fixture(scope="session")
+def radiographs(bundled: Path) -> Path:
+    """A folder of real radiographs with index.csv: the large set where it lies, else ours."""
+    large = SHARED / "data" / "cxr_small"
+    return large if (large / "index.csv").exists() else bundled
