@@ -84,7 +84,7 @@ class InputContract:
                 continue
             if len(values) != self.channels:
                 refuse(key, f"{len(values)} values for {self.channels} channels")
-            if not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
+            if not all(math.isfinite(v) for v in values):
                 refuse(key, f"{values!r} has a value that is not finite")
         if self.std is not None and not all(v > 0 for v in self.std):
             refuse("std", f"{self.std!r} has a value that is not above 0")
@@ -108,10 +108,17 @@ class InputContract:
         for key in ("channels", "size", "mean", "std"):
             if key not in raw:
                 raise ContractError(f"contract: {key}", "missing")
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
         for key in ("size", "percentile", "mean", "std"):
-            if not isinstance(values.get(key), tuple | None):
+            may_be_null = key != "size"
+            if not isinstance(values.get(key), tuple) and not (
+                may_be_null and values.get(key) is None
+            ):
                 raise ContractError(f"contract: {key}", "is not a list")
+            if not all(_is_number(v) for v in values.get(key) or ()):
+                raise ContractError(f"contract: {key}", "holds something that is not a number")
+        if not isinstance(values.get("normalise_first", False), bool):
+            raise ContractError("contract: normalise_first", "is neither true nor false")
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -141,3 +148,7 @@ class InputContract:
 
 def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
