@@ -1,0 +1,241 @@
+"""Checkpoints from the wild → encoders: opened inertly, recognised by keys, verified strictly.
+
+`read_checkpoint` opens a file of unknown origin and gives its tensors. `convert` turns it into
+the state of a stock timm network: every tensor of the network is set from the file, and every
+tensor of the file is used or dropped by a named rule, else nothing comes out. `inspect` says
+what either would do. A layout is one file of this package that registers itself in `layouts`.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cxr_foundation.convert.channels import adapt_channels
+from cxr_foundation.convert.keymap import Drop, KeyMap, Layout, layouts
+from cxr_foundation.convert.plan import Plan, detect, make_plan
+from cxr_foundation.convert.reader import RawCheckpoint, examine, read, read_checkpoint
+from cxr_foundation.convert.report import Report, listed
+from cxr_foundation.errors import CheckpointError, KeyMismatch
+from cxr_foundation.registry import discover
+
+__all__ = [
+    "Converted",
+    "Drop",
+    "KeyMap",
+    "Layout",
+    "RawCheckpoint",
+    "Report",
+    "adapt_channels",
+    "convert",
+    "detect",
+    "inspect",
+    "layouts",
+    "read",
+    "read_checkpoint",
+]
+
+
+# Larger than any encoder: a sparse file of terabytes is described without reading it through.
+_MAX_HASHED = 16 << 30
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Converted:
+    """An encoder taken from a checkpoint.
+
+    Attributes:
+        architecture: Stock timm name.
+        model_args: Arguments of that network: `in_chans`, and `img_size` or others only where
+            they are not the network's own.
+        num_classes: 0 for an encoder; the number of classes where the head was kept.
+        state: Tensors by the network's own names, in its order, each with memory of its own.
+        report: What became of every tensor of the file.
+    """
+
+    architecture: str
+    model_args: Mapping[str, Any]
+    num_classes: int
+    state: dict[str, Tensor]
+    report: Report
+
+
+def convert(
+    path: str | os.PathLike[str],
+    *,
+    architecture: str | None = None,
+    model_args: Mapping[str, Any] | None = None,
+    layout: str | None = None,
+    takes: str | None = None,
+    num_classes: int | None = None,
+    dtype: torch.dtype | None = torch.float32,
+) -> Converted:
+    """Turn a checkpoint into the state of a stock timm network.
+
+    Args:
+        path: A checkpoint file of any known layout.
+        architecture: Stock timm name that the file is claimed to be; it is then held to that
+            network as it stands, image size included. None: read from the shapes.
+        model_args: Further claims, such as `{"in_chans": 1}` or `{"img_size": 512}`. Channels
+            that are not claimed are read from the file.
+        layout: Name in `layouts`; None: recognised by keys.
+        takes: Which encoder, where a file holds several; None: by the layout's rule.
+        num_classes: None drops the classification head. A number keeps it and requires that it
+            has so many classes.
+        dtype: Type of floating-point tensors; None keeps the file's.
+
+    Raises:
+        UnreadableCheckpoint: Not a checkpoint, or a damaged one.
+        UnsafeCheckpoint: It names code. Nothing of it was run or imported.
+        UnknownLayout: No layout fits, or no stock network.
+        KeyMismatch: A tensor is missing, left over, of another size or type, not finite, or a
+            weight is all zero.
+        UnknownName: No such architecture, layout or encoder.
+    """
+    raw = read(path)
+    plan = make_plan(
+        raw,
+        architecture=architecture,
+        model_args=model_args,
+        layout=layout,
+        takes=takes,
+        num_classes=num_classes,
+    )
+    if plan.problem is not None:
+        raise KeyMismatch(path, plan.problem)
+    state, nonfinite, all_zero = {}, [], []
+    for target in plan.expected:
+        state[target] = tensor = _tensor(raw, plan, target, dtype)
+        if not _is_finite(tensor):
+            nonfinite.append(target)
+        elif _is_dead(target, tensor):
+            all_zero.append(target)
+    report = dataclasses.replace(
+        _describe(raw, plan, dtype), nonfinite=tuple(nonfinite), all_zero=tuple(all_zero)
+    )
+    broken = _broken(report)
+    if broken is not None:
+        raise KeyMismatch(path, broken, "The file is damaged or was never trained.")
+    return Converted(
+        architecture=plan.architecture,
+        model_args=plan.model_args,
+        num_classes=num_classes or 0,
+        state=state,
+        report=report,
+    )
+
+
+def inspect(
+    path: str | os.PathLike[str],
+    *,
+    architecture: str | None = None,
+    model_args: Mapping[str, Any] | None = None,
+    layout: str | None = None,
+    takes: str | None = None,
+) -> Report:
+    """Describe a checkpoint; the arguments are those of `convert`, and nothing is run.
+
+    A file that cannot be converted is described too: `Report.problem` says why. One tensor at a
+    time is in memory.
+
+    Raises:
+        UnreadableCheckpoint: Not a checkpoint, or a damaged one.
+        UnsafeCheckpoint: It names code and is damaged as well.
+    """
+    raw = examine(path)
+    if raw.suspicious:
+        problem = f"it names code: {listed(raw.suspicious)}; nothing was run"
+        return dataclasses.replace(_describe(raw, None, None), problem=problem)
+    try:
+        plan = make_plan(
+            raw,
+            architecture=architecture,
+            model_args=model_args,
+            layout=layout,
+            takes=takes,
+            num_classes=None,
+        )
+    except CheckpointError as error:
+        return dataclasses.replace(_describe(raw, None, None), problem=error.reason)
+    nonfinite, all_zero = [], []
+    for target, source in plan.fitting.items():
+        tensor = raw.tensors[source]
+        if not _is_finite(tensor):
+            nonfinite.append(target)
+        elif _is_dead(target, tensor):
+            all_zero.append(target)
+    report = dataclasses.replace(
+        _describe(raw, plan, torch.float32), nonfinite=tuple(nonfinite), all_zero=tuple(all_zero)
+    )
+    return dataclasses.replace(report, problem=plan.problem or _broken(report))
+
+
+def _tensor(raw: RawCheckpoint, plan: Plan, target: str, dtype: torch.dtype | None) -> Tensor:
+    wanted = plan.expected[target]
+    if target in plan.filled:
+        return torch.zeros(wanted.shape, dtype=wanted.dtype)
+    tensor = plan.keymap.reshaped(target, raw.tensors[plan.used[target]]).contiguous()
+    if not wanted.is_floating_point():
+        return tensor.to(wanted.dtype)
+    return tensor if dtype is None else tensor.to(dtype)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
+
+
+def _is_dead(target: str, tensor: Tensor) -> bool:
+    """Whether a matrix or kernel is all zero: nothing that a layer is shown would get through.
+
+    Vectors may be: biases, and the last batch-norm weight of a residual block, start at zero.
+    """
+    return target.endswith("weight") and tensor.ndim >= 2 and not bool(tensor.any())
+
+
+def _broken(report: Report) -> str | None:
+    if report.nonfinite:
+        count = f"{len(report.nonfinite)} of {report.used}"
+        return f"NaN or infinite values in {count} tensors ({listed(report.nonfinite)})"
+    if report.all_zero:
+        count = f"{len(report.all_zero)} of {report.used}"
+        return f"nothing but zeros in {count} tensors ({listed(report.all_zero)})"
+    return None
+
+
+def _describe(raw: RawCheckpoint, plan: Plan | None, dtype: torch.dtype | None) -> Report:
+    dtypes = collections.Counter(str(d).removeprefix("torch.") for d in raw.tensors.dtypes.values())
+    report = Report(
+        path=os.fspath(raw.path),
+        sha256=raw.sha256 if raw.size <= _MAX_HASHED else None,
+        size=raw.size,
+        container=raw.container,
+        globals_named=raw.globals_named,
+        suspicious=raw.suspicious,
+        tensors=len(raw.tensors),
+        dtypes=dict(sorted(dtypes.items())),
+    )
+    if plan is None:
+        return report
+    return dataclasses.replace(
+        report,
+        layout=plan.layout.name,
+        takes=plan.takes,
+        architecture=plan.architecture,
+        model_args=plan.model_args,
+        used=len(plan.fitting),
+        dropped={rule: len(names) for rule, names in plan.dropped.items()},
+        missing=plan.missing,
+        unexpected=plan.unexpected,
+        mismatched=plan.mismatched,
+        filled=plan.filled,
+        cast_to=None if dtype is None else str(dtype).removeprefix("torch."),
+    )
+
+
+discover(__name__)

@@ -1,0 +1,238 @@
+"""The judgement of a file by names, sizes and types, before any of its tensors is read."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from cxr_foundation.convert.keymap import KeyMap, Layout, NameClash, Renamed, Shapes, layouts
+from cxr_foundation.convert.networks import network_of, tensors_of
+from cxr_foundation.convert.reader import RawCheckpoint
+from cxr_foundation.convert.report import listed
+from cxr_foundation.errors import KeyMismatch, UnknownLayout, UnknownName
+
+__all__ = ["Plan", "detect", "make_plan"]
+
+_CLASSIFIER = "classification head"
+_FLOATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
+_INTEGERS = {torch.int64, torch.int32}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Which tensor of a file becomes which of a network, and what does not fit.
+
+    Attributes:
+        layout: The layout.
+        takes: Which of the file's encoders.
+        architecture: Stock timm name.
+        model_args: Arguments that the network is built with.
+        keymap: The KeyMap that was applied.
+        expected: The network's tensors on the meta device, in its order.
+        used: Name in the file by name in the network.
+        dropped: Names in the file by rule.
+        missing, unexpected, mismatched, filled: See `Report`.
+    """
+
+    layout: Layout
+    takes: str
+    architecture: str
+    model_args: Mapping[str, Any]
+    keymap: KeyMap
+    expected: Mapping[str, torch.Tensor]
+    used: Mapping[str, str]
+    dropped: Mapping[str, tuple[str, ...]]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    mismatched: tuple[str, ...]
+    filled: tuple[str, ...]
+
+    @property
+    def fitting(self) -> Mapping[str, str]:
+        """Name in the file by name in the network, where size and type fit."""
+        wrong = {line.partition(":")[0] for line in self.mismatched}
+        return {t: s for t, s in self.used.items() if t in self.expected and t not in wrong}
+
+    @property
+    def problem(self) -> str | None:
+        """What keeps the file from setting the network, with counts and the first names."""
+        parts = [
+            f"{len(names)} {what} ({listed(names)})"
+            for what, names in (
+                ("missing", self.missing),
+                ("unexpected", self.unexpected),
+                ("of another size or type", self.mismatched),
+            )
+            if names
+        ]
+        if not parts:
+            return None
+        sets = f"{len(self.fitting)} of {len(self.expected) - len(self.filled)}"
+        return f"sets {sets} tensors of {self.architecture}: {', '.join(parts)}"
+
+
+def detect(shapes: Shapes) -> Layout:
+    """The one layout that recognises these keys and shapes.
+
+    Args:
+        shapes: Sizes by name in the file.
+
+    Raises:
+        UnknownLayout: None does, or more than one.
+    """
+    found = [layout for layout in layouts.values() if layout.recognises(shapes)]
+    if len(found) == 1:
+        return found[0]
+    first = listed(tuple(shapes))
+    if not found:
+        raise UnknownLayout("checkpoint", f"no known layout has keys like {first}")
+    names = ", ".join(sorted(layout.name for layout in found))
+    raise UnknownLayout("checkpoint", f"several layouts fit: {names}", "Say which with layout=.")
+
+
+def make_plan(
+    raw: RawCheckpoint,
+    *,
+    architecture: str | None,
+    model_args: Mapping[str, Any] | None,
+    layout: str | None,
+    takes: str | None,
+    num_classes: int | None,
+) -> Plan:
+    """Judge a file; the arguments are those of `convert`.
+
+    Raises:
+        UnknownLayout: No layout or no network of the table fits.
+        KeyMismatch: The file holds several encoders and nobody says which, or two of its tensors
+            become one.
+        UnknownName: No such layout, encoder or architecture.
+    """
+    chosen = _layout(raw, layout, architecture)
+    encoder = _encoder(raw, chosen, takes)
+    keymap = chosen.keymap(encoder)
+    try:
+        renamed = keymap.apply(raw.tensors)
+    except NameClash as clash:
+        raise KeyMismatch(raw.path, f"two tensors become one: {clash}") from clash
+    shapes = _shapes(raw, keymap, renamed)
+    args = dict(model_args or {})
+    if architecture is None:
+        found = network_of(shapes)
+        if found is None:
+            raise UnknownLayout(raw.path, f"no stock network has tensors like {_stem(shapes)}")
+        # What the caller says outranks what the shapes suggest; the strict check follows.
+        architecture, args = found[0], {**found[1], **args}
+    expected, args = tensors_of(architecture, args, shapes=shapes, num_classes=num_classes or 0)
+    used, dropped = _without_classifier(chosen, renamed, expected)
+    dtypes = {target: raw.tensors.dtypes[source] for target, source in used.items()}
+    absent = [t for t in expected if t not in used]
+    filled = tuple(t for t in absent if _is_old_counter(t, used))
+    return Plan(
+        layout=chosen,
+        takes=encoder,
+        architecture=architecture,
+        model_args=args,
+        keymap=keymap,
+        expected=expected,
+        used=used,
+        dropped=dropped,
+        missing=tuple(sorted(set(absent) - set(filled))),
+        unexpected=tuple(sorted({*renamed.unexpected, *(t for t in used if t not in expected)})),
+        mismatched=_mismatched(expected, shapes, dtypes),
+        filled=filled,
+    )
+
+
+def _layout(raw: RawCheckpoint, layout: str | None, architecture: str | None) -> Layout:
+    if layout is not None:
+        return layouts[layout]
+    try:
+        return detect(raw.tensors.shapes)
+    except UnknownLayout as error:
+        # A network that the caller names needs no fingerprint: timm's own names either fit it
+        # to the last tensor or the file is refused.
+        if architecture is not None and not _recognised(raw):
+            return layouts["timm"]
+        raise UnknownLayout(raw.path, error.reason, error.remedy) from None
+
+
+def _recognised(raw: RawCheckpoint) -> bool:
+    return any(layout.recognises(raw.tensors.shapes) for layout in layouts.values())
+
+
+def _encoder(raw: RawCheckpoint, layout: Layout, takes: str | None) -> str:
+    held = layout.encoders(tuple(raw.tensors))
+    if takes is not None:
+        if takes not in held:
+            hint = f"It holds {', '.join(held)}." if held else ""
+            raise UnknownName(takes, f"{raw.path.name} holds no encoder of this name", hint)
+        return takes
+    if layout.takes is not None:
+        return layout.takes
+    if len(held) > 1:
+        reason = f"it holds several sets of weights: {', '.join(held)}"
+        raise KeyMismatch(raw.path, reason, "Say which with takes=; none is taken by guess.")
+    return held[0]
+
+
+def _shapes(raw: RawCheckpoint, keymap: KeyMap, renamed: Renamed) -> dict[str, tuple[int, ...]]:
+    """Sizes by name in the encoder, as they are after reshaping."""
+    if not keymap.reshape:
+        return {target: raw.tensors.shapes[source] for target, source in renamed.used.items()}
+    return {
+        target: tuple(
+            keymap.reshaped(target, torch.empty(raw.tensors.shapes[source], device="meta")).shape
+        )
+        for target, source in renamed.used.items()
+    }
+
+
+def _stem(shapes: Shapes) -> str:
+    return ", ".join(f"{n} {list(s)}" for n, s in list(shapes.items())[:3])
+
+
+def _without_classifier(
+    layout: Layout, renamed: Renamed, expected: Mapping[str, torch.Tensor]
+) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+    """Drop the classification head by name, unless the network was built with one."""
+    head = {
+        target: source
+        for target, source in renamed.used.items()
+        if layout.classifier is not None
+        and target not in expected
+        and re.fullmatch(layout.classifier, target)
+    }
+    used = {t: s for t, s in renamed.used.items() if t not in head}
+    dropped = dict(renamed.dropped)
+    if head:
+        dropped[_CLASSIFIER] = tuple(head.values())
+    return used, dropped
+
+
+def _is_old_counter(target: str, used: Mapping[str, str]) -> bool:
+    """A batch norm's counter of batches, which torch before 0.4.1 did not save.
+
+    Inference never reads it. It may be absent only beside statistics that are there.
+    """
+    stem, _, leaf = target.rpartition(".")
+    return leaf == "num_batches_tracked" and f"{stem}.running_mean" in used
+
+
+def _mismatched(
+    expected: Mapping[str, torch.Tensor], shapes: Shapes, dtypes: Mapping[str, torch.dtype]
+) -> tuple[str, ...]:
+    found = []
+    for target in sorted(dtypes):
+        if target not in expected:
+            continue
+        wanted = expected[target]
+        if shapes[target] != tuple(wanted.shape):
+            found.append(f"{target}: {list(shapes[target])} instead of {list(wanted.shape)}")
+        elif dtypes[target] not in (_FLOATS if wanted.is_floating_point() else _INTEGERS):
+            kind = str(dtypes[target]).removeprefix("torch.")
+            found.append(f"{target}: {kind} instead of {str(wanted.dtype).removeprefix('torch.')}")
+    return tuple(found)

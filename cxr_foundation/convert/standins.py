@@ -1,0 +1,357 @@
+"""What the names in a checkpoint's pickle become: a dozen known values, else inert stand-ins.
+
+Four kinds of names:
+
+- known: values that we make ourselves (tensors, parameters, dictionaries, dtypes);
+- inert: classes that honest checkpoints hold beside their tensors (`argparse.Namespace`, numpy
+  scalars, `torch.nn` modules, omegaconf): an `Opaque` takes their place;
+- foreign: classes of packages that we do not know, such as a research repository's own network:
+  an `Opaque` too, but only as an instance. A file that *calls* a foreign name is refused;
+- code: everything else of Python's standard library, torch and numpy. The file is refused.
+
+Nothing is imported for any of the four: the lists decide only whether a file is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from cxr_foundation.convert.entries import Crc, Damaged, Entry
+from cxr_foundation.convert.machine import Opaque
+
+__all__ = ["Global", "InertWorld", "Storage", "TensorClaim"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Global:
+    """A name that a file mentions. It is never looked up.
+
+    Attributes:
+        name: "module.name" as the file wrote it.
+        kind: "known", "inert", "foreign" or "code".
+    """
+
+    name: str
+    kind: str
+
+
+@dataclasses.dataclass(eq=False)
+class Storage:
+    """A run of elements in the file, claimed by the pickle and placed by the container.
+
+    Attributes:
+        key: Its name in the container.
+        dtype: Type of its elements; None if each tensor says its own.
+        numel: Elements (bytes, where `dtype` is None).
+        start: Byte offset in the file; None until the container has placed it.
+        crc: Checksum of the member that holds it.
+        base: The storage that this one is a part of, and the part's first element.
+    """
+
+    key: str
+    dtype: torch.dtype | None
+    numel: int
+    start: int | None = None
+    crc: Crc | None = None
+    base: tuple[Storage, int] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it claims."""
+        return self.numel * (1 if self.dtype is None else self.dtype.itemsize)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TensorClaim:
+    """A tensor as the pickle describes it: a view of a storage, offset and stride in elements."""
+
+    storage: Storage
+    dtype: torch.dtype
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    def entry(self) -> Entry:
+        """Where it lies in the file.
+
+        Raises:
+            Damaged: Its storage is not in the file.
+        """
+        storage, start = self.storage, self.offset * self.dtype.itemsize
+        while storage.base is not None:
+            storage, first = storage.base
+            start += first * self.dtype.itemsize
+        if storage.start is None:
+            raise Damaged(f"the storage {storage.key[:80]!r} is not in the file")
+        return Entry(self.dtype, self.shape, self.stride, storage.start + start, storage.crc)
+
+
+_NAMES = (
+    "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 uint16 uint32 uint64 bool "
+    "complex64 complex128 float8_e4m3fn float8_e5m2"
+)
+DTYPES: Mapping[str, torch.dtype] = {n: getattr(torch, n) for n in _NAMES.split()}
+_DTYPE_GLOBALS = {f"torch.{n}": d for n, d in DTYPES.items()}
+# https://github.com/pytorch/pytorch/blob/v2.6.0/torch/storage.py, `_dtype_to_storage_type_map`
+_STORAGE_NAMES = {
+    "Double": "float64",
+    "Float": "float32",
+    "Half": "float16",
+    "BFloat16": "bfloat16",
+    "Long": "int64",
+    "Int": "int32",
+    "Short": "int16",
+    "Char": "int8",
+    "Byte": "uint8",
+    "Bool": "bool",
+    "ComplexFloat": "complex64",
+    "ComplexDouble": "complex128",
+}
+_STORAGES: dict[str, torch.dtype | None] = {
+    f"torch.{place}{name}Storage": DTYPES[dtype]
+    for place in ("", "cuda.")
+    for name, dtype in _STORAGE_NAMES.items()
+}
+_STORAGES["torch.storage.UntypedStorage"] = None
+
+_BUILTINS = (
+    "set frozenset list dict tuple int float bool str bytes bytearray complex object slice range"
+)
+_INERT = {
+    *(f"builtins.{n}" for n in _BUILTINS.split()),
+    *(f"collections.{n}" for n in ("OrderedDict", "defaultdict", "Counter", "deque")),
+    *(f"pathlib.{n}" for n in ("Path", "PosixPath", "PurePath", "PurePosixPath", "WindowsPath")),
+    *(f"datetime.{n}" for n in ("date", "datetime", "time", "timedelta", "timezone")),
+    *(f"typing.{n}" for n in ("Any", "Dict", "List", "Optional", "Tuple", "Union")),
+    "_codecs.encode",
+    "argparse.Namespace",
+    "copyreg._reconstructor",
+    "functools.partial",
+    "numpy.dtype",
+    "numpy.ndarray",
+    *(f"numpy.{n}" for n in ("float32", "float64", "int32", "int64", "bool_")),
+    *(
+        f"numpy.{core}.multiarray.{n}"
+        for core in ("core", "_core")
+        for n in ("_reconstruct", "scalar")
+    ),
+    "torch.Tensor",
+    *(f"torch.{place}{name}Tensor" for place in ("", "cuda.") for name in _STORAGE_NAMES),
+    "torch.device",
+    "torch.serialization._get_layout",
+    "types.SimpleNamespace",
+}
+_FAMILIES = (
+    "lightning.",
+    "lightning_fabric.",
+    "numpy.dtypes.",
+    "omegaconf.",
+    "pytorch_lightning.",
+    "timm.",
+    "torch.nn.",
+    "torch.optim.",
+    "torchvision.",
+    "torchxrayvision.",
+)
+_OURS = frozenset(sys.stdlib_module_names) | {"numpy", "torch"}
+# Protocol 2 is written with the module names of Python 2.
+_PYTHON2 = {
+    "__builtin__": "builtins",
+    "copy_reg": "copyreg",
+    "commands": "subprocess",
+    "exceptions": "builtins",
+}
+
+
+class InertWorld:
+    """What a file's names mean, and which of them were seen.
+
+    Args:
+        persistent: Turns a persistent id into a `Storage` or a class's stand-in.
+
+    Attributes:
+        named: Every global that the file names, in order.
+        suspicious: Those for which the file has to be refused.
+    """
+
+    def __init__(self, persistent: Callable[[object], object]) -> None:
+        self.persistent = persistent
+        self.named: dict[str, None] = {}
+        self.suspicious: dict[str, None] = {}
+
+    def find(self, module: str, name: str) -> object:
+        """The stand-in for `module.name`; nothing is imported."""
+        full = f"{_PYTHON2.get(module, module)}.{name}"
+        self.named[full] = None
+        if full in _DTYPE_GLOBALS:
+            return _DTYPE_GLOBALS[full]
+        kind = _kind(full)
+        if kind == "code":
+            self.suspicious[full] = None
+        return Global(full, kind)
+
+    def call(self, function: object, arguments: tuple[Any, ...]) -> object:
+        """The value of a known call, else an `Opaque`; a foreign name's call is suspicious."""
+        if not isinstance(function, Global):
+            self.suspicious[f"a call of {type(function).__name__}"] = None
+            return Opaque("call")
+        if function.name == "torch._tensor._rebuild_from_type_v2":
+            inner, _, inner_arguments, _ = _arguments(arguments, 4, 4)
+            if not isinstance(inner_arguments, tuple):
+                raise Damaged("a tensor subclass is rebuilt without arguments")
+            return self.call(inner, inner_arguments)
+        if function.name in _KNOWN:
+            return _KNOWN[function.name](arguments)
+        if function.kind == "foreign":
+            self.suspicious[function.name] = None
+        return Opaque(function.name)
+
+    def new(self, cls: object) -> object:
+        """An inert instance."""
+        if not isinstance(cls, Global):
+            raise Damaged("an instance of something that is not a class")
+        # A subclass of dict (OrderedDict of protocol 4) is filled by the opcodes that follow.
+        return {} if cls.name in _DICTS else Opaque(cls.name)
+
+    def build(self, instance: object, state: object) -> None:
+        """Keep the state of a stand-in; other values have none that matters to us."""
+        if isinstance(instance, Opaque):
+            instance.state = state
+
+
+def _kind(full: str) -> str:
+    if full in _KNOWN or full in _STORAGES:
+        return "known"
+    if full in _INERT or full.startswith(_FAMILIES):
+        return "inert"
+    return "code" if full.partition(".")[0] in _OURS else "foreign"
+
+
+def storage_dtype(value: object) -> torch.dtype | None:
+    """Type of the elements of a storage class; None for the untyped one.
+
+    Raises:
+        Damaged: `value` is no storage class, or one whose elements cannot be read (quantised).
+    """
+    if not isinstance(value, Global) or value.name not in _STORAGES:
+        # Never repr() of a file's own value: it may be a list that is a million deep.
+        name = value.name if isinstance(value, Global) else type(value).__name__
+        raise Damaged(f"the storage type {name!r} is not one that can be read")
+    return _STORAGES[value.name]
+
+
+def whole(value: object, what: str) -> int:
+    """A whole number from 0 to 2^62."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 62:
+        raise Damaged(f"the {what} of a tensor or storage is not a whole number in range")
+    return value
+
+
+def _arguments(arguments: tuple[Any, ...], low: int, high: int) -> tuple[Any, ...]:
+    if not low <= len(arguments) <= high:
+        raise Damaged("a tensor is rebuilt from the wrong number of arguments")
+    return arguments
+
+
+def claim(
+    storage: object,
+    offset: object,
+    shape: object,
+    stride: object,
+    dtype: torch.dtype | None = None,
+) -> TensorClaim:
+    """A tensor's claim, checked against what its storage claims.
+
+    Raises:
+        Damaged: It reaches outside its storage, or repeats elements to claim more than are there.
+    """
+    if not isinstance(storage, Storage):
+        raise Damaged("a tensor is rebuilt from something that is not a storage")
+    kind = dtype or storage.dtype
+    if kind is None:
+        raise Damaged("a tensor of unknown type")
+    if not isinstance(shape, tuple | list) or not isinstance(stride, tuple | list):
+        raise Damaged("the size of a tensor is not a list of numbers")
+    if len(shape) != len(stride) or len(shape) > 64:
+        raise Damaged("the size of a tensor does not fit its strides")
+    first = whole(offset, "offset")
+    sizes = tuple(whole(n, "size") for n in shape)
+    steps = tuple(whole(n, "stride") for n in stride)
+    result = TensorClaim(storage, kind, first, sizes, steps)
+    extent = Entry(kind, sizes, steps, 0)
+    held = storage.nbytes // kind.itemsize
+    if extent.numel > held or first * kind.itemsize + extent.span > storage.nbytes:
+        raise Damaged(
+            f"a tensor of {' x '.join(map(str, sizes))} elements in a storage of {held:,}"
+        )
+    return result
+
+
+def _tensor_v1(arguments: tuple[Any, ...]) -> object:
+    return claim(*_arguments(arguments, 4, 4))
+
+
+def _tensor_v2(arguments: tuple[Any, ...]) -> object:
+    return claim(*_arguments(arguments, 6, 7)[:4])
+
+
+def _tensor_v3(arguments: tuple[Any, ...]) -> object:
+    storage, offset, shape, stride, _, _, dtype = _arguments(arguments, 7, 8)[:7]
+    if not isinstance(dtype, torch.dtype):
+        raise Damaged("a tensor of unknown type")
+    return claim(storage, offset, shape, stride, dtype)
+
+
+def _parameter(arguments: tuple[Any, ...]) -> object:
+    return _arguments(arguments, 3, 4)[0]
+
+
+def _dictionary(arguments: tuple[Any, ...]) -> object:
+    made: dict[object, object] = {}
+    for item in arguments:
+        # OrderedDict([[key, value], …]) of old files; a defaultdict's factory is left out.
+        for pair in item if isinstance(item, list | tuple) else ():
+            if isinstance(pair, list | tuple) and len(pair) == 2:
+                key = pair[0]
+                made[key if isinstance(key, str | int) else Opaque("key")] = pair[1]
+        if isinstance(item, dict):
+            made.update(item)
+    return made
+
+
+def _sequence(arguments: tuple[Any, ...]) -> object:
+    first = arguments[0] if arguments else ()
+    return list(first) if isinstance(first, list | tuple) else Opaque("sequence")
+
+
+def _unsupported(kind: str) -> Callable[[tuple[Any, ...]], object]:
+    def refuse(arguments: tuple[Any, ...]) -> object:
+        raise Damaged(f"it holds a {kind} tensor, which no known encoder has")
+
+    return refuse
+
+
+_DICTS = {"collections.OrderedDict", "collections.defaultdict", "collections.Counter"}
+# https://github.com/pytorch/pytorch/blob/v2.6.0/torch/_utils.py gives each function's arguments.
+_KNOWN: dict[str, Callable[[tuple[Any, ...]], object]] = {
+    "torch._utils._rebuild_tensor": _tensor_v1,
+    "torch._utils._rebuild_tensor_v2": _tensor_v2,
+    "torch._utils._rebuild_tensor_v3": _tensor_v3,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter_with_state": _parameter,
+    "torch._utils._rebuild_sparse_tensor": _unsupported("sparse"),
+    "torch._utils._rebuild_qtensor": _unsupported("quantised"),
+    "torch._utils._rebuild_meta_tensor_no_storage": _unsupported("meta"),
+    "torch._tensor._rebuild_from_type_v2": _unsupported("wrapped"),
+    "torch.Size": _sequence,
+    "builtins.set": _sequence,
+    "builtins.frozenset": _sequence,
+    "builtins.list": _sequence,
+    "builtins.tuple": _sequence,
+    **dict.fromkeys(_DICTS, _dictionary),
+}
