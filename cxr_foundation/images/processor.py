@@ -1,0 +1,257 @@
+"""Pixels to model input, by an input contract and by nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from cxr_foundation.contract import InputContract
+from cxr_foundation.errors import ContractError, NoImages, UnsupportedPixels
+from cxr_foundation.images import read_pixels
+from cxr_foundation.images.picture import grey_pixels, unit_range
+from cxr_foundation.images.source import LIBRARY_ERRORS, Pixels, to_grey
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Processor", "Radiograph"]
+
+# The kernel works out its weights in the pixels' own precision. In float32 they are off by up to
+# 3e-5 of the local contrast where the sizes are not in a simple ratio; in float64 the result is
+# exact, and as quick on pictures that fit a core's cache. Larger ones average over so many pixels
+# that the error falls to 1e-6, and would take three times as long.
+_DOUBLE = 2**21
+
+Grey: TypeAlias = npt.NDArray[np.float32]
+Radiograph: TypeAlias = "str | os.PathLike[str] | npt.NDArray[Any] | Image.Image | torch.Tensor"
+
+
+@dataclasses.dataclass(frozen=True)
+class Processor:
+    """Turns radiographs into the tensor that a checkpoint was trained on.
+
+    Arrays, Pillow images and tensors are taken as modality values over the range of their type:
+    floating point in [0, 1], unsigned 8 and 16 bit over their full range, bone bright. A path is
+    read as `read_image` does, without the VOI LUT where the contract's intensity is not "voi".
+
+    Processors are plain values: they compare, pickle to spawned workers, and show their contract.
+
+    Attributes:
+        contract: What the checkpoint was fed.
+    """
+
+    contract: InputContract
+
+    def __post_init__(self) -> None:
+        contract = self.contract
+        if not contract.complete:
+            unknown = [key for key in ("mean", "std") if getattr(contract, key) is None]
+            unknown += ["intensity"] if contract.intensity == "unknown" else []
+            raise ContractError(
+                "contract", f"{', '.join(unknown)} unknown: pixels cannot be prepared by it"
+            )
+
+    def __call__(self, images: Radiograph | list[Radiograph], /) -> dict[str, torch.Tensor]:
+        """Prepare one radiograph or several.
+
+        Args:
+            images: A path; an array (H, W), (1, H, W), (H, W, 1) or grey-valued (H, W, 3); a
+                Pillow image; a tensor (H, W), (1, H, W) or grey-valued (3, H, W); a list or tuple
+                of these; a tensor (B, C, H, W).
+
+        Returns:
+            {"pixel_values": float32 (B, C, H, W)}.
+
+        Raises:
+            ImageError: A radiograph that cannot be used; the message names its path or place.
+            NoImages: An empty list.
+        """
+        import torch
+
+        several = list(_several(images))
+        if not several:
+            raise NoImages("images", "an empty list", "Pass at least one radiograph.")
+        return {"pixel_values": torch.stack([self._prepare(*named) for named in several])}
+
+    def prepare(self, image: Radiograph) -> torch.Tensor:
+        """One radiograph as float32 (C, H, W); see `__call__`."""
+        return self._prepare(_name(image), image)
+
+    def _prepare(self, name: str, image: Radiograph) -> torch.Tensor:
+        import torch
+
+        contract = self.contract
+        grey = self._intensity(self._read(name, image))
+        pixels = torch.from_numpy(grey)[None]
+        mean, std = (torch.tensor(v)[:, None, None] for v in (contract.mean, contract.std))
+        if contract.normalise_first:
+            # Black beside the picture is black before mean and std, so that padding is the same.
+            return self._fit((pixels - mean) / std, outside=(0.0 - mean) / std)
+        pixels = self._fit(pixels, outside=torch.zeros(1, 1, 1))
+        if contract.interpolation == "bicubic":
+            # A bicubic kernel overshoots at edges; pixels stay pixels.
+            pixels = pixels.clamp(0.0, 1.0)
+        return (pixels - mean) / std
+
+    def _read(self, name: str, image: Radiograph) -> Pixels:
+        if isinstance(image, str | os.PathLike):
+            return read_pixels(image, voi=self.contract.intensity == "voi")
+        if isinstance(image, Image.Image):
+            try:
+                return Pixels(grey_pixels(name, image))
+            except LIBRARY_ERRORS:
+                raise UnsupportedPixels(name, "the Pillow image cannot be decoded") from None
+        return Pixels(_array_pixels(name, image))
+
+    def _intensity(self, pixels: Pixels) -> Grey:
+        """The contract's intensity rule, by statistics that leave padding out; padding is black."""
+        intensity = self.contract.intensity
+        if intensity in ("voi", "full_range"):
+            return pixels.values
+        values, padding = pixels
+        seen = values if padding is None else values[~padding]
+        if intensity == "percentile" and self.contract.percentile is not None:
+            low, high = np.percentile(seen, self.contract.percentile) if seen.size else (0.0, 0.0)
+        else:
+            low, high = (seen.min(), seen.max()) if seen.size else (0.0, 0.0)
+        values = _stretched(values, float(low), float(high))
+        if intensity == "minmax_equalize":
+            values = _equalised(values, padding)
+        return values if padding is None else np.where(padding, np.float32(0), values)
+
+    def _fit(self, pixels: torch.Tensor, *, outside: torch.Tensor) -> torch.Tensor:
+        """One antialiased resize of (C, h, w) by the contract's aspect, then its window."""
+        contract = self.contract
+        height, width = pixels.shape[-2:]
+        resized = _resized(pixels, _inner_size(contract, height, width), contract.interpolation)
+        if resized.shape[-2:] == contract.size:
+            return resized
+        canvas = outside.expand(pixels.shape[0], *contract.size).clone()
+        from_rows, to_rows = _centred(resized.shape[-2], contract.size[0])
+        from_columns, to_columns = _centred(resized.shape[-1], contract.size[1])
+        canvas[:, to_rows, to_columns] = resized[:, from_rows, from_columns]
+        return canvas
+
+
+def _several(images: Any) -> Iterator[tuple[str, Radiograph]]:
+    """(name for messages, radiograph) of each."""
+    batched = _is_tensor(images) and images.ndim == 4
+    if isinstance(images, list | tuple) or batched:
+        for place, image in enumerate(images):
+            yield _name(image, f"images[{place}]"), image
+    else:
+        yield _name(images), images
+
+
+def _name(image: Any, otherwise: str = "image") -> str:
+    return os.fspath(image) if isinstance(image, str | os.PathLike) else otherwise
+
+
+def _is_tensor(image: object) -> bool:
+    # Asked by name, since a caller who holds no tensor need not have imported torch.
+    return type(image).__module__.split(".")[0] == "torch" and hasattr(image, "detach")
+
+
+def _array_pixels(name: str, image: Any) -> Grey:
+    """An array or tensor as float32 (H, W) in [0, 1].
+
+    Raises:
+        UnsupportedPixels: Another shape or dtype, values outside [0, 1], or colour.
+    """
+    if _is_tensor(image):
+        tensor = image.detach().cpu()
+        array = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+        if array.ndim == 3 and array.shape[0] == 3:
+            array = array.transpose(1, 2, 0)
+    elif isinstance(image, np.ndarray):
+        array = image
+    else:
+        raise UnsupportedPixels(
+            name,
+            f"a {type(image).__name__} is no radiograph",
+            "Pass a path, a NumPy array, a Pillow image or a tensor.",
+        )
+    if array.ndim == 3 and 1 in (array.shape[0], array.shape[-1]):
+        array = array[0] if array.shape[0] == 1 else array[..., 0]
+    if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[-1] == 3)):
+        raise UnsupportedPixels(
+            name, f"an array of shape {array.shape} is no radiograph", "Pass pixels of (H, W)."
+        )
+    if array.dtype.kind == "f":
+        values = unit_range(name, array)
+        return np.ascontiguousarray(to_grey(name, values, 1.0) if values.ndim == 3 else values)
+    if array.dtype not in (np.uint8, np.uint16):
+        raise UnsupportedPixels(
+            name,
+            f"pixels of type {array.dtype} have no known range",
+            "Use float in [0, 1], uint8 or uint16.",
+        )
+    top = int(np.iinfo(array.dtype).max)
+    grey = to_grey(name, array, top) if array.ndim == 3 else array
+    return np.ascontiguousarray(np.true_divide(grey, np.float32(top), dtype=np.float32))
+
+
+def _stretched(values: Grey, low: float, high: float) -> Grey:
+    """Values from `low` to `high` over [0, 1], clipped; a flat picture is black."""
+    if high <= low:
+        return np.zeros_like(values)
+    stretched = (values - np.float32(low)) / np.float32(high - low)
+    return np.clip(stretched, 0.0, 1.0, out=stretched)
+
+
+def _equalised(values: Grey, padding: npt.NDArray[np.bool_] | None) -> Grey:
+    """8-bit histogram equalisation: each level's share of darker pixels, from 0 to 1.
+
+    Gonzalez and Woods, Digital Image Processing, 3.3.1, with the darkest level at 0 as in
+    OpenCV's equalizeHist.
+    """
+    levels = np.rint(values * 255).astype(np.uint8)
+    counts = np.bincount((levels if padding is None else levels[~padding]).ravel(), minlength=256)
+    total, first = int(counts.sum()), int(counts[np.flatnonzero(counts)[:1]].sum())
+    if total == first:
+        return np.zeros_like(values)
+    shares = np.clip((np.cumsum(counts) - first) / (total - first), 0.0, 1.0)
+    # OpenCV rounds to 8 bits here.
+    return (np.rint(shares * 255) / 255).astype(np.float32)[levels]
+
+
+def _inner_size(contract: InputContract, height: int, width: int) -> tuple[int, int]:
+    """Size of the whole picture after the resize, before it is cropped or padded."""
+    rows, columns = contract.size
+    if contract.aspect == "squash":
+        return rows, columns
+    ratios = rows / height, columns / width
+    if contract.resize is not None:
+        side = max(height, width) if contract.aspect == "pad" else min(height, width)
+        ratios = (contract.resize / side,) * 2
+    scale = min(ratios) if contract.aspect == "pad" else max(ratios)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _centred(inner: int, outer: int) -> tuple[slice, slice]:
+    """Slices that lay the middle of `inner` pixels onto the middle of `outer` ones."""
+    length = min(inner, outer)
+    source, target = (inner - length) // 2, (outer - length) // 2
+    return slice(source, source + length), slice(target, target + length)
+
+
+def _resized(pixels: torch.Tensor, size: tuple[int, int], interpolation: str) -> torch.Tensor:
+    """The antialiased kernel of torch: (C, h, w) to float32 (C, *size)."""
+    import torch.nn.functional as functional
+
+    if tuple(pixels.shape[-2:]) == size:
+        return pixels
+    resized: torch.Tensor = functional.interpolate(
+        (pixels.double() if pixels.numel() <= _DOUBLE else pixels)[None],
+        size,
+        mode=interpolation,
+        antialias=True,
+        align_corners=False,
+    )[0]
+    return resized.float()
