@@ -1,0 +1,20 @@
+"""Scores for frozen features: metrics, intervals, nearest neighbours, linear probe, shortcuts.
+
+Everything here works on arrays; where they came from is the caller's business.
+"""
+
+from cxr_foundation.evaluate.intervals import Interval, PatientBootstrap, paired_bootstrap
+from cxr_foundation.evaluate.knn import knn_scores
+from cxr_foundation.evaluate.metrics import accuracy, auroc, balanced_accuracy
+from cxr_foundation.evaluate.probe import probe_scores
+
+__all__ = [
+    "Interval",
+    "PatientBootstrap",
+    "accuracy",
+    "auroc",
+    "balanced_accuracy",
+    "knn_scores",
+    "paired_bootstrap",
+    "probe_scores",
+]
