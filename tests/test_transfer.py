@@ -589,7 +589,7 @@ def test_an_output_that_exists_is_left_alone(toys, tmp_path, drawn_encoder):
 
 
 def test_a_break_in_the_middle_leaves_nothing(toys, tmp_path, drawn_encoder, monkeypatch):
-    def interrupt(results):
+    def interrupt(results, *, pictures):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("cxr_foundation.transfer.classify.render", interrupt)
