@@ -518,3 +518,20 @@ def test_a_report_is_readable(tmp_path):
         "dropped       2 classification head",
         "verdict       converts: every encoder tensor is set from the file",
     ]
+
+
+def test_a_masked_autoencoder_gives_its_encoder_and_drops_its_decoder_by_name(tmp_path):
+    encoder = randomise(timm.create_model("vit_tiny_patch16_224", num_classes=0), 7)
+    state = dict(encoder.state_dict())
+    state["mask_token"] = torch.ones(1, 1, 64)
+    state["decoder_pos_embed"] = torch.ones(1, 197, 64)
+    for name, size in (("embed", (64, 192)), ("pred", (768, 64)), ("norm", (64,))):
+        state[f"decoder_{name}.weight"] = torch.ones(size)
+        state[f"decoder_{name}.bias"] = torch.ones(size[0])
+    state["decoder_blocks.0.norm1.weight"] = torch.ones(64)
+    path = tmp_path / "mae.pth"
+    torch.save({"model": state, "epoch": 800, "scaler": {"scale": 65536.0}}, path)
+    converted = convert(path)
+    assert (converted.report.layout, converted.architecture) == ("mae", "vit_tiny_patch16_224")
+    assert {k: v for k, v in encoder.state_dict().items() if not v.equal(converted.state[k])} == {}
+    assert converted.state.keys() == encoder.state_dict().keys()

@@ -88,7 +88,7 @@ def _is_timm(shapes: Shapes) -> bool:
         {"patch_embed.proj.weight", "layers.0.blocks.0.norm1.weight"},
         {"stem.0.weight", "stages.0.blocks.0.conv_dw.weight"},
     )
-    return any(f <= bare for f in fingerprints)
+    return "decoder_embed.weight" not in bare and any(f <= bare for f in fingerprints)
 
 
 # Swin files of older timm carry tables that are computed from the window size.
