@@ -1,0 +1,124 @@
+"""Radiographs as the training loop reads them: brought to one size once, then drawn in views."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from cxr_foundation.contract import InputContract
+from cxr_foundation.data import Study
+from cxr_foundation.errors import CxrError
+from cxr_foundation.files import sha256_of
+from cxr_foundation.images.processor import Processor
+from cxr_foundation.pretrain.views import Views
+
+__all__ = ["Batches", "Pictures", "data_digest"]
+
+
+class Pictures(Dataset[tuple[int, int]]):
+    """The pictures of a run; an item is only its (epoch, number), since views are made by batch.
+
+    Args:
+        studies: The radiographs, in the order that numbers them.
+        contract: Decides intensity and aspect.
+        size: (height, width) that each picture is brought to.
+        bits: 8 or 16 per pixel.
+        in_memory: Read all now, or each whenever it is asked for.
+    """
+
+    def __init__(
+        self,
+        studies: Sequence[Study],
+        *,
+        contract: InputContract,
+        size: tuple[int, int],
+        bits: int,
+        in_memory: bool,
+    ) -> None:
+        self.studies = studies
+        self.epoch = 0
+        self._dtype = {8: torch.uint8, 16: torch.uint16}[bits]
+        self._size = size
+        # In [0, 1] and one channel: mean and std come after the views.
+        grey = dataclasses.replace(
+            contract, channels=1, size=size, resize=None, mean=(0.0,), std=(1.0,)
+        )
+        self._processor = Processor(grey)
+        self._all = self._read(range(len(studies)), progress=True) if in_memory else None
+
+    def __len__(self) -> int:
+        return len(self.studies)
+
+    def __getitem__(self, index: int) -> tuple[int, int]:
+        return self.epoch, index
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by accelerate when an epoch starts."""
+        self.epoch = epoch
+
+    def take(self, indices: Sequence[int]) -> torch.Tensor:
+        """uint8 or uint16 (N, H, W) over the full range.
+
+        Raises:
+            ImageError: A picture that cannot be read, by name.
+        """
+        if self._all is None:
+            return self._read(indices, progress=False)
+        return self._all[torch.as_tensor(indices)]
+
+    def _read(self, indices: Sequence[int], *, progress: bool) -> torch.Tensor:
+        pictures = torch.empty(len(indices), *self._size, dtype=self._dtype)
+        full = torch.iinfo(self._dtype).max
+        for row, index in enumerate(
+            tqdm(indices, desc="Reading radiographs", unit="image", disable=not progress)
+        ):
+            values = self._processor(self.studies[index].path)["pixel_values"][0, 0]
+            pictures[row] = values.mul(full).round_().to(self._dtype)
+        return pictures
+
+
+class Batches:
+    """Turns (epoch, number) items into what a step takes.
+
+    A picture that cannot be read is handed on as {"refused": error}: an exception that crosses a
+    worker's border would lose its kind.
+    """
+
+    def __init__(self, pictures: Pictures, views: Views) -> None:
+        self._pictures = pictures
+        self._views = views
+
+    def __call__(self, items: Sequence[tuple[int, int]]) -> dict[str, Any]:
+        """Make a step's input.
+
+        Returns:
+            "query" and "key" (N, C, h, w) float32; "key_order" (N,), a permutation: the keys share
+            their batch statistics in another grouping than the queries.
+        """
+        epoch, indices = items[0][0], [index for _, index in items]
+        try:
+            pictures = self._pictures.take(indices)
+        except CxrError as error:
+            return {"refused": error}
+        query, key = (
+            self._views(pictures, epoch=epoch, indices=indices, view=view) for view in (0, 1)
+        )
+        order = np.random.Generator(
+            np.random.Philox(key=[self._views.seed, 1], counter=[0, 0, indices[0], epoch])
+        ).permutation(len(indices))
+        return {"query": query, "key": key, "key_order": torch.from_numpy(order)}
+
+
+def data_digest(studies: Sequence[Study]) -> str:
+    """SHA-256 over the files' own SHA-256, in order; no name and no identifier enters it."""
+    digest = hashlib.sha256()
+    for study in tqdm(studies, desc="Hashing radiographs", unit="image", leave=False):
+        digest.update(bytes.fromhex(sha256_of(study.path)))
+    return digest.hexdigest()
