@@ -101,12 +101,17 @@ def test_verify_passes_on_the_bundled_encoder():
     assert (result.returncode, json.loads(result.stdout)["status"]) == (0, "pass")
 
 
-def test_inspect_refuses_code_without_running_it(tmp_path):
-    (tmp_path / "evil.pth").write_bytes(f"cposix\nsystem\n(S'touch {tmp_path}/ran'\ntR.".encode())
-    result = cxr("inspect", tmp_path / "evil.pth")
-    assert result.returncode == 1
-    assert "posix.system" in result.stderr
-    assert not (tmp_path / "ran").exists()
+def test_inspect_names_code_and_convert_refuses_it_and_neither_runs_it(tmp_path):
+    command = f"touch {tmp_path}/ran".encode()
+    size = len(command).to_bytes(4, "little")
+    evil = b"\x80\x02cposix\nsystem\nX" + size + command + b"\x85R."
+    (tmp_path / "evil.pth").write_bytes(evil)
+    inspected = cxr("inspect", tmp_path / "evil.pth")
+    assert "posix.system" in inspected.stdout
+    converted = cxr("convert", tmp_path / "evil.pth", tmp_path / "out")
+    assert converted.returncode == 1
+    assert "posix.system" in converted.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["evil.pth"]
 
 
 def test_convert_never_overwrites_a_folder(tmp_path):

@@ -35,11 +35,11 @@ def workplace(tmp_path, bundled):
     return tmp_path
 
 
-def run(code, workplace, **environment):
+def run(code, workplace, environment=None):
     return subprocess.run(
         [sys.executable, "-W", "error::UserWarning:cxr_foundation", "-c", code],
         cwd=workplace,
-        env={**os.environ, **environment},
+        env=environment or dict(os.environ),
         capture_output=True,
         text=True,
     )
@@ -56,9 +56,8 @@ def test_an_example_runs_as_printed(block, workplace):
 
 
 def test_a_published_folder_loads_through_every_door(workplace):
-    files = {p.name: p.read_bytes() for p in (workplace / "my-encoder").iterdir() if p.is_file()}
     with HubServer() as hub:
-        hub.add_repo("org/my-encoder", files)
+        hub.add_repo("org/my-encoder", workplace / "my-encoder")
         lines = ["import timm, torch, cxr_foundation", "from transformers import AutoModel"]
         lines += ["doors = []"]
         for line in BLOCKS[2].strip().splitlines():
@@ -70,7 +69,7 @@ def test_a_published_folder_loads_through_every_door(workplace):
             "out = [o if torch.is_tensor(o) else o.pooler_output for o in out]",
             "print([float((o - out[0]).abs().max()) for o in out])",
         ]
-        result = run("\n".join(lines), workplace, **hub.environment(), HF_HUB_OFFLINE="0")
+        result = run("\n".join(lines), workplace, hub.environment(workplace / "home"))
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == "[0.0, 0.0, 0.0, 0.0]"
 

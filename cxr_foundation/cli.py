@@ -1,0 +1,289 @@
+"""The command `cxr`: one thin command per verb. Parse, call one function, print."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cxr_foundation import __version__
+from cxr_foundation.errors import CxrError
+
+app = typer.Typer(
+    name="cxr",
+    help="Pretrained chest X-ray encoders: find, load, convert, pretrain, publish, transfer.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
+
+
+class Mode(StrEnum):
+    """How frozen features are scored."""
+
+    knn = "knn"
+    probe = "probe"
+
+
+class Side(StrEnum):
+    """The part of the split that is scored."""
+
+    dev = "dev"
+    test = "test"
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("cxr-demo"),
+) -> None:
+    """Load, embed and compare on bundled radiographs, without a network.
+
+    Example: cxr demo --out cxr-demo
+    """
+    from cxr_foundation.demo import run
+
+    typer.echo(run(out, progress=True).table())
+
+
+@app.command("list")
+def list_(
+    pattern: Annotated[str, typer.Argument(help="Name or wildcard.")] = "*",
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="Only weights that can be fetched.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the catalogue.
+
+    Example: cxr list "*vit*"
+    """
+    from cxr_foundation.catalog import describe, list_models
+
+    found = list_models(pattern, pretrained=pretrained)
+    if as_json:
+        _print_json([describe(c) for c in found])
+        return
+    for c in found:
+        size = "x".join(str(s) for s in c.contract.size)
+        licence = c.licences.weights or "licence unknown"
+        mark = "*" if c.default else " "
+        typer.echo(f"{mark} {c.name:32} {size:9} {c.training.method:22} {licence:22} {c.title}")
+    typer.echo(
+        "* is what the bare architecture name loads. `cxr show NAME` prints a card.", err=True
+    )
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="Model name.")], as_json: AsJson = False) -> None:
+    """Print one card: facts, licences, input contract, citation.
+
+    Example: cxr show cxr_resnet50.chess
+    """
+    from cxr_foundation.catalog import body_of, checkpoint, describe, summary
+
+    record = checkpoint(name)
+    if as_json:
+        _print_json(describe(record))
+        return
+    typer.echo(summary(record))
+    if record.path is not None:
+        typer.echo(body_of(record.path))
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A checkpoint of any kind.")], as_json: AsJson = False
+) -> None:
+    """Say what a checkpoint is and whether it would load. Nothing of it is run.
+
+    Example: cxr inspect CheSS.pth.tar
+    """
+    from cxr_foundation.convert import inspect as inspect_file
+
+    report = inspect_file(file)
+    if as_json:
+        _print_json(report.to_dict())
+    else:
+        typer.echo("\n".join(report.lines()))
+
+
+@app.command()
+def convert(
+    file: Annotated[Path, typer.Argument(help="A checkpoint of a known layout.")],
+    out_dir: Annotated[Path, typer.Argument(help="Folder to write; must not exist.")],
+    name: Annotated[
+        str | None, typer.Option(help="Catalogue entry that the file belongs to.")
+    ] = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="cxr_* or timm name, if the shapes do not tell.")
+    ] = None,
+    takes: Annotated[
+        str | None, typer.Option(help="Which encoder of several, e.g. encoder_k or teacher.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Turn a checkpoint into a published folder that timm and AutoModel load.
+
+    Example: cxr convert CheSS.pth.tar chess/ --name cxr_resnet50.chess
+    """
+    from cxr_foundation.models.published import convert_to_folder
+
+    report = convert_to_folder(file, out_dir, name=name, architecture=architecture, takes=takes)
+    if as_json:
+        _print_json(report.to_dict())
+    else:
+        typer.echo("\n".join([*report.lines(), f"wrote {out_dir}"]))
+
+
+@app.command()
+def verify(
+    target: Annotated[str, typer.Argument(help="Model name or published folder.")],
+    as_json: AsJson = False,
+) -> None:
+    """Check weights against their card: sha256 and the golden embedding.
+
+    Leaves with 0 on a pass, 1 on a difference, 3 if the card holds nothing to check against.
+
+    Example: cxr verify cxr_resnet18.moco_open
+    """
+    from cxr_foundation.models.verify import verify as check
+
+    verdict = check(target)
+    if as_json:
+        _print_json(verdict.to_dict())
+    else:
+        typer.echo("\n".join(verdict.lines()))
+    raise typer.Exit({"pass": 0, "fail": 1, "unverified": 3}[verdict.status])
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="A published folder.")],
+    repo_id: Annotated[str, typer.Argument(help="org/name on the Hub.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repo private.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch; the main one if left out.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Publish a folder in one commit. HF_ENDPOINT and HF_TOKEN are huggingface_hub's.
+
+    Example: cxr push my-encoder/ org/my-encoder
+    """
+    from cxr_foundation.hub import push as push_folder
+
+    result = push_folder(folder, repo_id, private=private, revision=revision)
+    if as_json:
+        _print_json({"url": result.url, "commit": result.commit})
+    else:
+        typer.echo(f"{result.url} at {result.commit}")
+
+
+@app.command()
+def pretrain(
+    recipe: Annotated[str, typer.Argument(help="Recipe that ships, or a YAML file.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of radiographs, or one with index.csv.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Run folder; one that was cut off is resumed.")
+    ] = None,
+    push_to: Annotated[str | None, typer.Option(help="org/name on the Hub.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a key, e.g. train.epochs=2.")
+    ] = None,
+) -> None:
+    """Pretrain an encoder; ends in a published folder.
+
+    Example: cxr pretrain moco_open_small --data radiographs/ --output runs/moco
+    """
+    from cxr_foundation.pretrain import run
+    from cxr_foundation.pretrain.recipe import parse_overrides
+
+    folder = run(
+        recipe, data=data, output=output, push_to=push_to, overrides=parse_overrides(set_ or [])
+    )
+    typer.echo(f"wrote {folder}")
+
+
+transfer = typer.Typer(
+    help="Use an encoder for a downstream task.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(transfer, name="transfer")
+
+
+@transfer.command()
+def classify(
+    data: Annotated[Path, typer.Argument(help="Folder with index.csv and splits.csv.")],
+    model: Annotated[str, typer.Option(help="Model name or published folder.")],
+    mode: Annotated[Mode, typer.Option(help="How frozen features are scored.")] = Mode.probe,
+    tasks: Annotated[str, typer.Option(help="Task list that ships, or a YAML file.")] = "standing",
+    positive: Annotated[str | None, typer.Option(help="Label of the positive class.")] = None,
+    negative: Annotated[str | None, typer.Option(help="Label of the negative class.")] = None,
+    source: Annotated[str | None, typer.Option(help="Only rows of this source.")] = None,
+    split: Annotated[Side, typer.Option(help="Part that is scored; test is read once.")] = Side.dev,
+    counts: Annotated[
+        str, typer.Option(help="Labelled patients per class, comma-separated; all comes last.")
+    ] = "5,10,20,50,all",
+    draws: Annotated[int, typer.Option(min=1, help="Label draws per count.")] = 20,
+    output: Annotated[Path, typer.Option(help="Report folder; must not exist.")] = Path(
+        "runs/classify"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Score frozen features at several label counts, beside untrained and shortcuts.
+
+    Example: cxr transfer classify data/ --model cxr_resnet18.moco_open --mode probe
+    """
+    from cxr_foundation.transfer.classify import run, single_task
+    from cxr_foundation.transfer.protocol import parse_counts
+
+    chosen = single_task(positive, negative, source) if positive or negative else tasks
+    report = run(
+        data,
+        model=model,
+        mode=mode.value,
+        tasks=chosen,
+        counts=parse_counts(counts),
+        split_test=split.value,
+        draws=draws,
+        output=output,
+        progress=True,
+    )
+    if as_json:
+        typer.echo((report / "results.json").read_text())
+    else:
+        typer.echo(f"wrote {report / 'report.html'}")
+
+
+def main() -> None:
+    """Entry point. Errors of the package are one or two lines and exit code 1."""
+    try:
+        app()
+    except CxrError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
