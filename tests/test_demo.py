@@ -95,4 +95,5 @@ def test_every_bundled_radiograph_may_ship_and_is_small():
 
     for study in read_index(RADIOGRAPHS):
         assert may_ship(study), study.path
-        assert max(Image.open(study.path).size) <= 256
+        with Image.open(study.path) as picture:
+            assert max(picture.size) <= 256
