@@ -246,6 +246,7 @@ def classify(
     negative: Annotated[str | None, typer.Option(help="Label of the negative class.")] = None,
     source: Annotated[str | None, typer.Option(help="Only rows of this source.")] = None,
     split: Annotated[Side, typer.Option(help="Part that is scored; test is read once.")] = Side.dev,
+    train_split: Annotated[str, typer.Option(help="Part whose labels are drawn.")] = "pretrain",
     counts: Annotated[
         str, typer.Option(help="Labelled patients per class, comma-separated; all comes last.")
     ] = "5,10,20,50,all",
@@ -269,6 +270,7 @@ def classify(
         mode=mode.value,
         tasks=chosen,
         counts=parse_counts(counts),
+        split_train=train_split,
         split_test=split.value,
         draws=draws,
         output=output,

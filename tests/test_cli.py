@@ -7,18 +7,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from hub_server import HubServer
 
 from cxr_foundation.cli import app
 
 CXR = str(Path(sys.executable).with_name("cxr"))
 
 
-def cxr(*arguments, **environment):
+def cxr(*arguments, environment=os.environ, **changes):
     return subprocess.run(
         [CXR, *map(str, arguments)],
         capture_output=True,
         text=True,
-        env={**os.environ, "COLUMNS": "100", **environment},
+        env={**environment, "COLUMNS": "100", **changes},
     )
 
 
@@ -158,3 +159,55 @@ def test_push_refuses_a_folder_without_a_card_before_any_request(tmp_path):
     result = cxr("push", tmp_path, "org/name", HF_ENDPOINT="http://127.0.0.1:9")
     assert result.returncode == 1
     assert result.stderr.startswith(f"error: {tmp_path}")
+
+
+TINY = {
+    "data.split": "test",
+    "data.size": "[40,40]",
+    "views.size": "[32,32]",
+    "train.epochs": 1,
+    "moco.queue": 64,
+}
+
+
+def test_pretrain_pushes_what_another_process_loads_without_this_package(tmp_path, bundled):
+    settings = [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
+    with HubServer() as hub:
+        environment = hub.environment(tmp_path / "home")
+        arguments = ["moco_open_small", "--data", bundled, "--output", tmp_path / "run", *settings]
+        trained = cxr("pretrain", *arguments, "--push-to", "org/tiny", environment=environment)
+        assert trained.returncode == 0, trained.stderr
+        again = cxr("push", tmp_path / "run" / "encoder", "org/tiny", environment=environment)
+        assert again.returncode == 0, again.stderr
+        loaded = hub.run(
+            "import json, sys, torch\n"
+            "sys.modules['cxr_foundation'] = None\n"
+            "from transformers import AutoModel\n"
+            "from huggingface_hub import ModelCard\n"
+            "model = AutoModel.from_pretrained('org/tiny').eval()\n"
+            "with torch.inference_mode():\n"
+            "    features = model(torch.zeros(1, 1, 160, 160)).pooler_output\n"
+            "card = ModelCard.load('org/tiny')\n"
+            "print(json.dumps([list(features.shape), card.data.license]))",
+            tmp_path,
+        )
+    assert loaded == [[1, 512], "apache-2.0"]
+    finished = cxr("pretrain", *arguments)
+    assert (finished.returncode, "this run is finished" in finished.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("mode", ["probe", "knn"])
+def test_classify_writes_a_report_of_someones_own_labels(tmp_path, bundled, mode):
+    labels = ["--positive", "tb", "--negative", "normal", "--source", "shenzhen"]
+    protocol = ["--train-split", "dev", "--split", "test", "--counts", "5", "--draws", "2"]
+    out = tmp_path / "report"
+    result = cxr(
+        *["transfer", "classify", bundled, "--model", "cxr_resnet18.moco_open", "--mode", mode],
+        *[*labels, *protocol, "--output", out],
+    )
+    assert result.returncode == 0, result.stderr
+    found = json.loads((out / "results.json").read_text())
+    assert [(t["positive"], t["negative"]) for t in found["tasks"]] == [("tb", "normal")]
+    assert found["protocol"]["test_was_read"] is True
+    assert "--train-split dev" in found["command"]
+    assert (out / "report.html").read_text().startswith("<!DOCTYPE html>")

@@ -84,7 +84,9 @@ def run(
         results = measure(
             data,
             model=model,
-            command=_command(data, model, mode, counts, tasks, split_test, draws, output),
+            command=_command(
+                data, model, mode, counts, tasks, split_train, split_test, draws, output
+            ),
             mode=mode,
             tasks=tasks,
             counts=counts,
@@ -353,6 +355,7 @@ def _command(
     mode: str,
     counts: Sequence[Count],
     tasks: str | Path | Sequence[Task],
+    split_train: str,
     split_test: str,
     draws: int,
     output: str | Path,
@@ -366,6 +369,7 @@ def _command(
         for option in ("positive", "negative", "source"):
             value = getattr(tasks[0], option)
             words += [f"--{option}", value] if value else []
+    words += ["--train-split", split_train] if split_train != "pretrain" else []
     words += ["--split", split_test, "--draws", str(draws), "--output", str(output)]
     return shlex.join(words)
 
