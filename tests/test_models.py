@@ -155,6 +155,7 @@ def test_every_card_has_its_entry_in_timm_and_no_other_has():
         if c.source.published or (c.conversion.layout is not None and c.source.kind != "ask")
     }
     assert set(timm.list_pretrained("cxr_*")) == loadable
+    assert {c.name for c in catalog.list_models(pretrained=True)} == loadable
     for card in cards.values():
         if card.default:
             assert timm.get_pretrained_cfg(card.architecture).tag == card.name.partition(".")[2]

@@ -145,13 +145,14 @@ def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[Checkpo
 
     Args:
         pattern: Such as "*vit*" or "cxr_resnet50.*".
-        pretrained: Leave out checkpoints that are only had by asking their authors.
+        pretrained: Only those that `create_model(..., pretrained=True)` can fetch and load: not
+            those that are only had by asking, nor those whose layout no converter knows yet.
     """
     return [
         c
         for name, c in sorted(checkpoints().items())
         if (fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(c.architecture, pattern))
-        and not (pretrained and c.source.kind == "ask")
+        and (c.loadable or not pretrained)
     ]
 
 

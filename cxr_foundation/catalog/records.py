@@ -213,6 +213,12 @@ class Checkpoint:
     unknown: Mapping[str, str] = dataclasses.field(hash=False)
     path: Path | None = dataclasses.field(default=None, compare=False)
 
+    @property
+    def loadable(self) -> bool:
+        """Whether `create_model(..., pretrained=True)` can fetch and load it without asking."""
+        known = self.source.published or self.conversion.layout is not None
+        return known and self.source.kind != "ask"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HubCard:

@@ -55,8 +55,8 @@ def address(checkpoint: Checkpoint) -> str | None:
 
     It also marks the card in a `pretrained_cfg`: whoever names another source overrides it.
     """
-    source, convertible = checkpoint.source, checkpoint.conversion.layout is not None
-    if not (source.published or convertible):
+    source = checkpoint.source
+    if not checkpoint.loadable:
         return None
     if source.kind == "bundled":
         return f"package:cxr_foundation/weights/{source.path}"
