@@ -24,8 +24,8 @@ __all__ = ["Processor", "Radiograph"]
 
 # The kernel works out its weights in the pixels' own precision. In float32 they are off by up to
 # 3e-5 of the local contrast where the sizes are not in a simple ratio; in float64 the result is
-# exact, and as quick on pictures that fit a core's cache. Larger ones average over so many pixels
-# that the error falls to 1e-6, and would take three times as long.
+# exact, and as quick on pictures that fit a core's cache. Larger ones would take three times as
+# long, and average over so many pixels that float32 is off by 1e-6 (smooth pictures) to 1e-5.
 _DOUBLE = 2**21
 
 Grey: TypeAlias = npt.NDArray[np.float32]
