@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr_foundation.files import atomic_folder
+from cxr_foundation.transfer.report import ROW_TITLES, Picture
 
 __all__ = ["MODEL", "RADIOGRAPHS", "Demo", "run"]
 
@@ -42,8 +43,6 @@ class Demo:
 
     def table(self) -> str:
         """AUROC per row and number of labels, as text."""
-        from cxr_foundation.transfer.report import ROW_TITLES
-
         count = SHOWN
         blocks = [*self.results["tasks"], {**self.results["mean"], "title": "mean of the three"}]
         lines = [f"AUROC with {count} labelled patients per class (probe, mean over draws)", ""]
@@ -79,32 +78,34 @@ def run(out: str | Path = "cxr-demo", *, progress: bool = False) -> Demo:
         MissingExtra: The extra `demo` is not installed.
     """
     from cxr_foundation.transfer import classify, protocol
-    from cxr_foundation.transfer.report import Picture
 
     start = time.monotonic()
-    with atomic_folder(out) as folder:
-        results = classify.measure(
-            RADIOGRAPHS,
-            model=MODEL,
-            tasks=[task for task in protocol.standing_tasks() if task.averaged],
-            counts=COUNTS,
-            resamples=RESAMPLES,
-            split_train="dev",
-            split_test="test",
-            command=f"cxr demo --out {out}",
-            progress=progress,
-        )
-        captions, cosine = _draw(folder)
-        pictures = [
-            Picture(title=title, caption=text, png=(folder / name).read_bytes())
-            for name, (title, text) in captions.items()
-        ]
-        classify.write(folder, results, pictures=pictures)
+    cosines = []
+
+    def illustrate(folder: Path) -> list[Picture]:
+        pictures, cosine = _draw(folder)
+        cosines.append(cosine)
+        return pictures
+
+    folder = classify.run(
+        RADIOGRAPHS,
+        model=MODEL,
+        output=out,
+        tasks=[task for task in protocol.standing_tasks() if task.averaged],
+        counts=COUNTS,
+        resamples=RESAMPLES,
+        split_train="dev",
+        split_test="test",
+        command=f"cxr demo --out {out}",
+        illustrate=illustrate,
+        progress=progress,
+    )
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     seconds = time.monotonic() - start
-    return Demo(results=results, cosine=cosine, seconds=seconds, folder=Path(out))
+    return Demo(results=results, cosine=cosines[0], seconds=seconds, folder=folder)
 
 
-def _draw(folder: Path) -> tuple[dict[str, tuple[str, str]], float]:
+def _draw(folder: Path) -> tuple[list[Picture], float]:
     """The two pictures, and how near the DICOM phantom comes to the golden embedding."""
     import timm
 
@@ -146,19 +147,20 @@ def _draw(folder: Path) -> tuple[dict[str, tuple[str, str]], float]:
     )
     queries = [i for label in ("tuberculosis", "normal") for i in _first(names, label, 2)]
     figures.neighbours_figure(pictures, embedded["test"], names, queries, folder / "neighbours.png")
-    return {
-        "saliency.png": (
-            "Where the probe looks",
-            "Six radiographs that the probe was not fitted on (Shenzhen), and below them what each "
-            "place adds to the log-odds of tuberculosis. The map is coarse: five by five places. "
-            "A probe that looks outside the lungs has found a shortcut.",
-        ),
-        "neighbours.png": (
-            "Nearest neighbours",
-            "Each query and its five nearest of the scored Shenzhen radiographs, by cosine "
-            "similarity of the centred embeddings.",
-        ),
-    }, cosine
+    saliency = Picture(
+        title="Where the probe looks",
+        caption="Six radiographs that the probe was not fitted on (Shenzhen), and below them what "
+        "each place adds to the log-odds of tuberculosis. The map is coarse: five by five places. "
+        "A probe that looks outside the lungs has found a shortcut.",
+        png=(folder / "saliency.png").read_bytes(),
+    )
+    neighbours = Picture(
+        title="Nearest neighbours",
+        caption="Each query and its five nearest of the scored Shenzhen radiographs, by cosine "
+        "similarity of the centred embeddings.",
+        png=(folder / "neighbours.png").read_bytes(),
+    )
+    return [saliency, neighbours], cosine
 
 
 def _cosine(a: NDArray[Any], b: NDArray[Any]) -> float:

@@ -103,9 +103,7 @@ def locate(
         filename = cfg.hf_hub_filename or "model.safetensors"
         named = Source(kind="hub", repo=repo, revision=revision or None, filename=filename)
         return hub.fetch(named, name=name, cache_dir=cache_dir)
-    record = catalog.checkpoints().get(name)
-    if record is None:
-        record = catalog.checkpoint(name)
+    record = catalog.checkpoint(name)
     if cfg.url and cfg.url != address(record):
         url = cfg.url if isinstance(cfg.url, str) else cfg.url[0]
         return hub.fetch(Source(kind="url", url=url), name=name, cache_dir=cache_dir)

@@ -12,9 +12,9 @@ import importlib.metadata
 import json
 import platform
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,7 @@ from cxr_foundation.transfer.protocol import Count, Task
 from cxr_foundation.transfer.report import Picture, render, require_matplotlib
 from cxr_foundation.transfer.score import Features, Mode, mean_over_tasks, plan_task, score_task
 
-__all__ = ["SCHEMA", "measure", "run", "single_task", "write"]
+__all__ = ["SCHEMA", "run", "single_task"]
 
 SCHEMA = "cxr_foundation.transfer.classify/1"
 
@@ -54,85 +54,15 @@ def run(
     batch_size: int = 32,
     device: str | None = None,
     progress: bool = False,
+    command: str | None = None,
+    illustrate: Callable[[Path], Sequence[Picture]] | None = None,
 ) -> Path:
-    """Score an encoder with few labels (see `measure`) and leave a report folder.
-
-    Args:
-        data: Folder with index.csv and splits.csv.
-        model: Name in the catalogue, or a published folder.
-        output: Report folder; it must not exist.
-        mode: As in `measure`, like all that follows.
-        tasks: "standing", a YAML file of tasks, or the tasks themselves.
-        counts: Labelled patients per class.
-        draws: Draws of labelled patients per count.
-        split_train: Part of the split whose labels are drawn.
-        split_test: Part that is scored.
-        seeds: One untrained twin for each.
-        resamples: Bootstrap resamples of patients.
-        batch_size: Radiographs per pass of the encoder.
-        device: Where to compute; None takes a GPU if there is one.
-        progress: Show bars.
-
-    Returns:
-        The report folder, with report.html and results.json.
-
-    Raises:
-        OutputError: The folder is there, or cannot be written.
-        CxrError: As `measure` raises it.
-    """
-    with atomic_folder(output) as folder:
-        results = measure(
-            data,
-            model=model,
-            command=_command(
-                data, model, mode, counts, tasks, split_train, split_test, draws, output
-            ),
-            mode=mode,
-            tasks=tasks,
-            counts=counts,
-            draws=draws,
-            split_train=split_train,
-            split_test=split_test,
-            seeds=seeds,
-            resamples=resamples,
-            batch_size=batch_size,
-            device=device,
-            progress=progress,
-        )
-        write(folder, results)
-    return Path(output)
-
-
-def write(folder: Path, results: Mapping[str, Any], *, pictures: Sequence[Picture] = ()) -> None:
-    """Write results.json and report.html into an existing folder."""
-    text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
-    (folder / "results.json").write_text(text + "\n", encoding="utf-8")
-    (folder / "report.html").write_text(render(results, pictures=pictures), encoding="utf-8")
-
-
-def measure(
-    data: str | Path,
-    *,
-    model: str | Path,
-    command: str,
-    mode: Mode = "probe",
-    tasks: str | Path | Sequence[Task] = "standing",
-    counts: Sequence[Count] = protocol.COUNTS,
-    draws: int = protocol.DRAWS,
-    split_train: str = "pretrain",
-    split_test: str = "dev",
-    seeds: Sequence[int] = SEEDS,
-    resamples: int = intervals.RESAMPLES,
-    batch_size: int = 32,
-    device: str | None = None,
-    progress: bool = False,
-) -> dict[str, Any]:
     """Score an encoder with few labels beside its untrained twins and three shortcuts.
 
     Args:
         data: Folder with index.csv and splits.csv.
         model: Name in the catalogue, or a published folder.
-        command: What anyone can type to get the same, for the report.
+        output: Report folder; it must not exist.
         mode: "probe": logistic regression; "knn": weighted nearest neighbours.
         tasks: "standing", a YAML file of tasks, or the tasks themselves.
         counts: Labelled patients per class: numbers in ascending order, and "all" as the last.
@@ -145,11 +75,14 @@ def measure(
         batch_size: Radiographs per pass of the encoder.
         device: Where to compute; None takes a GPU if there is one.
         progress: Show bars.
+        command: What the report says was typed; None writes this call as a command.
+        illustrate: Draws into the report folder and returns figures for the report.
 
     Returns:
-        What results.json holds; `cxr_foundation.transfer` describes it.
+        The report folder, with report.html and results.json.
 
     Raises:
+        OutputError: The folder is there, or cannot be written.
         RecipeError: Tasks, counts or draws that make no sense.
         DataError: Nothing to read, no split, one class only, too few patients for a draw, or a
             patient on both sides.
@@ -163,65 +96,74 @@ def measure(
     require_matplotlib()
     if mode == "probe":
         probe.require_sklearn()
+    command = command or _command(
+        data, model, mode, counts, tasks, split_train, split_test, draws, output
+    )
     # Imported here: what is wrong with the settings is said without waiting for torch.
     from cxr_foundation.transfer import encoders
 
-    studies = read_index(data)
-    plans = [
-        plan_task(
-            task,
-            studies,
-            split_train=split_train,
-            split_test=split_test,
-            counts=counts,
-            draws=draws,
+    with atomic_folder(output) as folder:
+        studies = read_index(data)
+        plans = [
+            plan_task(
+                task,
+                studies,
+                split_train=split_train,
+                split_test=split_test,
+                counts=counts,
+                draws=draws,
+            )
+            for task in _tasks(tasks)
+        ]
+        described = encoders.describe(model)
+        used = sorted({r for p in plans for side in (p.train, p.test) for r in side.rows.tolist()})
+        place = np.full(len(studies), -1, dtype=np.int64)
+        place[used] = np.arange(len(used))
+        embedded = [studies[row] for row in used]
+        twins = encoders.embed_with_twins(
+            model,
+            [study.path for study in embedded],
+            seeds=seeds,
+            batch_size=batch_size,
+            device=device,
+            progress=progress,
         )
-        for task in _tasks(tasks)
-    ]
-    described = encoders.describe(model)
-    used = sorted({r for p in plans for side in (p.train, p.test) for r in side.rows.tolist()})
-    place = np.full(len(studies), -1, dtype=np.int64)
-    place[used] = np.arange(len(used))
-    embedded = [studies[row] for row in used]
-    twins = encoders.embed_with_twins(
-        model,
-        [study.path for study in embedded],
-        seeds=seeds,
-        batch_size=batch_size,
-        device=device,
-        progress=progress,
-    )
-    features = {"model": twins[:1], "untrained": twins[1:], **_shortcuts(embedded)}
-    scored = [
-        score_task(plan, features, place, mode=mode, resamples=resamples)
-        for plan in tqdm(plans, desc="tasks", disable=not progress)
-    ]
-    return {
-        "schema": SCHEMA,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": command,
-        "versions": _versions(),
-        "model": described,
-        "data": {
-            "name": Path(data).resolve().name,
-            "images": len(embedded),
-            "digest": _digest(embedded),
-        },
-        "protocol": {
-            "mode": mode,
-            "counts": [str(count) for count in counts],
-            "draws": draws,
-            "split_train": split_train,
-            "split_test": split_test,
-            "test_was_read": split_test == "test",
-            "untrained_seeds": list(seeds),
-            "resamples": resamples,
-            "level": intervals.LEVEL,
-            "statement": list(_statement(mode, draws, split_train, split_test, seeds)),
-        },
-        "tasks": [s.results for s in scored],
-        "mean": mean_over_tasks(scored),
-    }
+        features = {"model": twins[:1], "untrained": twins[1:], **_shortcuts(embedded)}
+        scored = [
+            score_task(plan, features, place, mode=mode, resamples=resamples)
+            for plan in tqdm(plans, desc="tasks", disable=not progress)
+        ]
+        results = {
+            "schema": SCHEMA,
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "command": command,
+            "versions": _versions(),
+            "model": described,
+            "data": {
+                "name": Path(data).resolve().name,
+                "images": len(embedded),
+                "digest": _digest(embedded),
+            },
+            "protocol": {
+                "mode": mode,
+                "counts": [str(count) for count in counts],
+                "draws": draws,
+                "split_train": split_train,
+                "split_test": split_test,
+                "test_was_read": split_test == "test",
+                "untrained_seeds": list(seeds),
+                "resamples": resamples,
+                "level": intervals.LEVEL,
+                "statement": list(_statement(mode, draws, split_train, split_test, seeds)),
+            },
+            "tasks": [s.results for s in scored],
+            "mean": mean_over_tasks(scored),
+        }
+        pictures = illustrate(folder) if illustrate is not None else ()
+        text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
+        (folder / "results.json").write_text(text + "\n", encoding="utf-8")
+        (folder / "report.html").write_text(render(results, pictures=pictures), encoding="utf-8")
+    return Path(output)
 
 
 def single_task(
