@@ -56,12 +56,12 @@ class InputContract:
         def refuse(key: str, reason: str) -> None:
             raise ContractError(f"contract: {key}", reason)
 
-        if self.channels not in (1, 3):
-            refuse("channels", f"{self.channels!r} is neither 1 nor 3")
+        if not _is_int(self.channels) or self.channels not in (1, 3):
+            refuse("channels", f"{_shown(self.channels)} is neither 1 nor 3")
         if len(self.size) != 2 or not all(_is_int(s) and 16 <= s <= 4096 for s in self.size):
-            refuse("size", f"{self.size!r} is not two whole numbers from 16 to 4096")
+            refuse("size", f"{_shown(self.size)} is not two whole numbers from 16 to 4096")
         if self.resize is not None and not (_is_int(self.resize) and 16 <= self.resize <= 8192):
-            refuse("resize", f"{self.resize!r} is not a whole number from 16 to 8192")
+            refuse("resize", f"{_shown(self.resize)} is not a whole number from 16 to 8192")
         if self.resize is not None and self.aspect == "squash":
             refuse("resize", "has no meaning with aspect 'squash'")
         for key, literal in (
@@ -70,14 +70,17 @@ class InputContract:
             ("interpolation", Interpolation),
         ):
             if getattr(self, key) not in get_args(literal):
-                refuse(key, f"{getattr(self, key)!r} is not one of {', '.join(get_args(literal))}")
+                refuse(
+                    key,
+                    f"{_shown(getattr(self, key))} is not one of {', '.join(get_args(literal))}",
+                )
         if self.polarity != "bone_bright":
-            refuse("polarity", f"{self.polarity!r} is not 'bone_bright'")
+            refuse("polarity", f"{_shown(self.polarity)} is not 'bone_bright'")
         if (self.percentile is not None) != (self.intensity == "percentile"):
             refuse("percentile", "goes with intensity 'percentile' and with nothing else")
         if self.percentile is not None:
             if len(self.percentile) != 2 or not 0 <= self.percentile[0] < self.percentile[1] <= 100:
-                refuse("percentile", f"{self.percentile!r} is not 0 <= low < high <= 100")
+                refuse("percentile", f"{_shown(self.percentile)} is not 0 <= low < high <= 100")
         for key in ("mean", "std"):
             values = getattr(self, key)
             if values is None:
@@ -85,9 +88,9 @@ class InputContract:
             if len(values) != self.channels:
                 refuse(key, f"{len(values)} values for {self.channels} channels")
             if not all(math.isfinite(v) for v in values):
-                refuse(key, f"{values!r} has a value that is not finite")
+                refuse(key, f"{_shown(values)} has a value that is not finite")
         if self.std is not None and not all(v > 0 for v in self.std):
-            refuse("std", f"{self.std!r} has a value that is not above 0")
+            refuse("std", f"{_shown(self.std)} has a value that is not above 0")
 
     @property
     def complete(self) -> bool:
@@ -152,3 +155,9 @@ def _is_int(value: object) -> bool:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _shown(value: object) -> str:
+    """A value in a message: a card may hold any, of any length."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"

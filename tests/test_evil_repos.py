@@ -1,80 +1,35 @@
 """Hostile folders and state dicts: `load` does exactly what the corpus's manifest demands."""
 
-import json
-import os
-import resource
-import subprocess
-import sys
-import time
-from pathlib import Path
-
+import evil_doors
 import pytest
 
-from cxr_foundation.errors import CxrError
-from cxr_foundation.models.loading import load
-
-EVIL = Path(__file__).resolve().parent.parent.parent / "shared" / "evil"
-
 pytestmark = pytest.mark.skipif(
-    not (EVIL / "make_evil.py").exists(), reason="the corpus of hostile files is not here"
+    not evil_doors.MAKER.exists(), reason="the corpus of hostile files is not here"
 )
+KINDS = ("config", "arch")
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     root = tmp_path_factory.mktemp("evil")
-    subprocess.run(
-        [sys.executable, str(EVIL / "make_evil.py"), str(root)], check=True, capture_output=True
-    )
+    evil_doors.make(root)
     return root
 
 
-@pytest.fixture(scope="module")
-def rows(corpus):
-    found = json.loads((corpus / "manifest.json").read_text())
-    found = found if isinstance(found, list) else found["cases"]
-    kept = [r for r in found if r["kind"] == "config" or r.get("arch")]
+def test_every_folder_and_state_dict_is_loaded_or_refused_as_it_must_be(corpus, tmp_path):
+    rows = evil_doors.rows_of(corpus, KINDS)
     # A sweep says how much it swept.
-    assert sum(r["kind"] == "config" for r in kept) == 27
-    assert len(kept) == 69
-    return kept
+    assert sum(r["kind"] == "config" for r in rows.values()) == 27
+    assert len(rows) == 69
+    found = evil_doors.swept(corpus, tmp_path, *KINDS)
+    assert evil_doors.wrong(corpus, found, *KINDS) == {}
 
 
-def outcome(corpus, row):
-    """What `load` makes of a case, in the manifest's words, with seconds and megabytes."""
-    path = corpus / row["file"]
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
-    try:
-        if row["kind"] == "config":
-            model = load(path)
-        else:
-            channels = row.get("in_chans", 3)
-            model = load(path, architecture=row["arch"], in_chans=channels, num_classes=2)
-    except CxrError as error:
-        assert os.fspath(path) in str(error) or path.name in str(error) or error.reason
-        found = "clear error"
-    else:
-        assert not model.training
-        assert not any(t.is_meta for t in (*model.parameters(), *model.buffers()))
-        assert {str(p.dtype) for p in model.parameters()} == {"torch.float32"}
-        found = "ok"
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    return found, time.monotonic() - start, grown
-
-
-def test_every_folder_and_state_dict_is_loaded_or_refused_as_it_must_be(
-    corpus, rows, tmp_path, monkeypatch
-):
-    sentinel = tmp_path / "sentinel"
-    monkeypatch.setenv("CXR_EVIL_SENTINEL", str(sentinel))
-    monkeypatch.chdir(tmp_path)
-    wrong = {}
-    for row in rows:
-        found, seconds, grown = outcome(corpus, row)
-        if found != row["expect"]:
-            wrong[row["file"]] = f"{found}, not {row['expect']}"
-        elif seconds > row["max_seconds"] or grown > row["max_rss_mb"]:
-            wrong[row["file"]] = f"{seconds:.1f} s, {grown:.0f} MB"
-        assert not sentinel.exists(), row["file"]
-    assert wrong == {}
-    assert list(tmp_path.iterdir()) == []
+def test_a_row_that_fares_otherwise_would_be_seen(corpus):
+    rows = evil_doors.rows_of(corpus, {"card"})
+    right = {f: [r["expect"], "", 0.1, 1.0] for f, r in rows.items()}
+    assert evil_doors.wrong(corpus, right, "card") == {}
+    first = next(iter(right))
+    for n, value in ((0, "crash"), (1, "a message that names no file"), (2, 60.0), (3, 9000.0)):
+        changed = {**right, first: [*right[first][:n], value, *right[first][n + 1 :]]}
+        assert list(evil_doors.wrong(corpus, changed, "card")) == [first]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import os
 import stat
@@ -77,12 +78,27 @@ class CheckpointFile:
 
     def crc32(self, start: int, length: int) -> int:
         """CRC-32 of a range, read in pieces of 1 MiB."""
-        crc, end = 0, start + self._inside(start, length)
-        while start < end:
-            piece = self.read(start, min(_CHUNK, end - start))
+        crc = 0
+        for piece in self._pieces(start, length):
             crc = zlib.crc32(piece, crc)
-            start += len(piece)
         return crc
+
+    def sha256(self) -> str:
+        """SHA-256 of the file as 64 lower-case hex digits."""
+        digest = hashlib.sha256()
+        for piece in self._pieces(0, self.size):
+            digest.update(piece)
+        return digest.hexdigest()
+
+    def _pieces(self, start: int, length: int) -> Iterator[memoryview]:
+        """A range piece by piece; each is overwritten by the next."""
+        end = start + self._inside(start, length)
+        buffer = memoryview(bytearray(min(_CHUNK, length)))
+        while start < end:
+            piece = buffer[: end - start]
+            self.read_into(start, piece)
+            yield piece
+            start += len(piece)
 
     def _inside(self, start: int, length: int) -> int:
         if start < 0 or length < 0 or start + length > self.size:
@@ -145,6 +161,7 @@ class Tensors(Mapping[str, Tensor]):
     """Tensors by name. Each look-up reads that one tensor, as a dense copy of its own.
 
     Attributes:
+        file: Where they lie.
         shapes: Sizes by name; nothing is read for them.
         dtypes: Types by name.
         read_bytes: Memory that all tensors take once they are read.
@@ -154,7 +171,7 @@ class Tensors(Mapping[str, Tensor]):
     """
 
     def __init__(self, file: CheckpointFile, entries: Mapping[str, Entry]) -> None:
-        self._file = file
+        self.file = file
         self._entries = dict(entries)
         self._checked: set[Crc] = set()
         self.shapes = {name: e.shape for name, e in self._entries.items()}
@@ -170,12 +187,15 @@ class Tensors(Mapping[str, Tensor]):
                 raise Damaged(f"the tensor name {name[:80]!r} is not a plain name")
             if len(entry.shape) > MAX_DIMENSIONS:
                 raise Damaged(f"tensor {name!r} has {len(entry.shape)} dimensions")
-            if entry.start + entry.span > self._file.size:
+            # An empty tensor takes no bytes, so that the file does not bound its other sizes.
+            if math.prod(max(n, 1) for n in entry.shape) >= 1 << 62:
+                raise Damaged(f"tensor {name!r} is larger than any tensor can be")
+            if entry.start + entry.span > self.file.size:
                 raise Damaged(f"tensor {name!r} ends after the end of the file")
         # Many views of one storage would otherwise turn a small file into any amount of memory.
-        if self.read_bytes > 8 * self._file.size:
+        if self.read_bytes > 8 * self.file.size:
             raise Damaged(
-                f"its tensors claim {self.read_bytes:,} bytes, the file has {self._file.size:,}"
+                f"its tensors claim {self.read_bytes:,} bytes, the file has {self.file.size:,}"
             )
 
     def __getitem__(self, name: str) -> Tensor:
@@ -183,7 +203,7 @@ class Tensors(Mapping[str, Tensor]):
         try:
             return self._read(entry)
         except Damaged as damage:
-            raise UnreadableCheckpoint(self._file.path, f"tensor {name!r}: {damage}") from damage
+            raise UnreadableCheckpoint(self.file.path, f"tensor {name!r}: {damage}") from damage
 
     def _read(self, entry: Entry) -> Tensor:
         try:
@@ -191,11 +211,11 @@ class Tensors(Mapping[str, Tensor]):
         except RuntimeError as error:
             raise Damaged(f"there is no memory for its {entry.span:,} bytes") from error
         buffer = raw.numpy().data
-        self._file.read_into(entry.start, buffer)
+        self.file.read_into(entry.start, buffer)
         crc = entry.crc
         if crc is not None and crc not in self._checked:
             whole = (crc.start, crc.length) == (entry.start, entry.span)
-            found = zlib.crc32(buffer) if whole else self._file.crc32(crc.start, crc.length)
+            found = zlib.crc32(buffer) if whole else self.file.crc32(crc.start, crc.length)
             if found != crc.value:
                 raise Damaged("the bytes do not match their CRC-32; the file is damaged")
             self._checked.add(crc)

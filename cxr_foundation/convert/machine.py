@@ -16,12 +16,19 @@ from typing import Any, ClassVar, Protocol
 
 from cxr_foundation.convert.entries import CheckpointFile, Damaged
 
-__all__ = ["Machine", "Opaque", "Stream", "World"]
+__all__ = ["Machine", "Opaque", "Stream", "World", "plain_key"]
 
 # The largest published checkpoints (with optimiser) need about 400,000 opcodes in 10 MB.
 MAX_OPCODES = 2_000_000
 MAX_PICKLE = 64 << 20
-_MAX_LINE = 4096
+# Names of classes and of tensors are far shorter. Longer text (a class's source in files of old,
+# an array's bytes) is left unread: many megabytes of it could be repeated without end.
+_MAX_LINE = 1024
+_MAX_TEXT = 1 << 16
+_MAX_DIGITS = 1 << 10
+# The hash of a larger whole number is its remainder: millions with one hash would fill a dict
+# in quadratic time. Keys that old versions of torch wrote are addresses, below 2^48.
+_MAX_KEY = 1 << 60
 _MARK = object()
 
 
@@ -36,6 +43,16 @@ class Opaque:
 
     def __repr__(self) -> str:
         return f"<{self.name}>"
+
+
+def plain_key(key: object) -> object:
+    """A dictionary's key, or a stand-in for one that must not be hashed.
+
+    Hashing a deep tuple of the file's making may crash, and hashing chosen numbers may take hours.
+    """
+    if isinstance(key, int):
+        return key if -_MAX_KEY < key < _MAX_KEY else Opaque("key")
+    return key if isinstance(key, str | float | bytes | None) else Opaque("key")
 
 
 class World(Protocol):
@@ -76,6 +93,13 @@ class Stream:
         self.position += length
         return self._buffer[start : self._at]
 
+    def skip(self, length: int) -> None:
+        """Pass over the next `length` bytes without reading them."""
+        if length > self._end - self.position:
+            raise Damaged("the pickle ends in the middle; the file is cut short")
+        self.position += length
+        self._at = min(self._at + length, len(self._buffer))
+
     def line(self) -> str:
         """Text up to the next line feed, which is taken and left out."""
         self._fill(min(_MAX_LINE, self._end - self.position))
@@ -101,11 +125,13 @@ class Machine:
     Args:
         stream: Where the pickle begins; afterwards where it ended.
         world: What names and calls mean.
+        most: Opcodes that are read before giving up.
     """
 
-    def __init__(self, stream: Stream, world: World) -> None:
+    def __init__(self, stream: Stream, world: World, most: int = MAX_OPCODES) -> None:
         self._stream = stream
         self._world = world
+        self._most = most
         self._stack: list[Any] = []
         self._memo: dict[int, object] = {}
 
@@ -117,7 +143,7 @@ class Machine:
         """
         begin = self._stream.position
         try:
-            for _ in range(MAX_OPCODES):
+            for _ in range(self._most):
                 code = self._stream.take(1)
                 if code == b".":
                     return self._pop()
@@ -129,18 +155,32 @@ class Machine:
                     raise Damaged(f"its pickle is larger than {MAX_PICKLE:,} bytes")
         except (IndexError, KeyError, UnicodeDecodeError) as error:
             raise Damaged("its pickle is damaged") from error
-        raise Damaged(f"its pickle has more than {MAX_OPCODES:,} opcodes")
+        raise Damaged(f"its pickle has more than {self._most:,} opcodes")
 
     # Numbers and lengths
 
     def _unpack(self, form: str) -> Any:
         return struct.unpack(form, self._stream.take(struct.calcsize(form)))[0]
 
-    def _sized(self, form: str) -> bytes:
-        return self._stream.take(self._unpack(form))
+    def _sized(self, form: str, most: int = _MAX_TEXT) -> bytes | None:
+        length = self._unpack(form)
+        if length <= most:
+            return self._stream.take(length)
+        self._stream.skip(length)
+        return None
 
     def _integer(self, form: str) -> None:
-        self._stack.append(int.from_bytes(self._sized(form), "little", signed=True))
+        raw = self._sized(form, _MAX_DIGITS)
+        number = Opaque("int") if raw is None else int.from_bytes(raw, "little", signed=True)
+        self._stack.append(number)
+
+    def _bytes(self, form: str) -> None:
+        raw = self._sized(form)
+        self._stack.append(Opaque("bytes") if raw is None else raw)
+
+    def _text(self, form: str, encoding: str) -> None:
+        raw = self._sized(form)
+        self._stack.append(Opaque("str") if raw is None else raw.decode(encoding, "surrogatepass"))
 
     # The stack
 
@@ -192,9 +232,7 @@ class Machine:
             return
         self._top(dict)
         for key, value in zip(items[::2], items[1::2], strict=True):
-            # Only plain keys are hashed: hashing a deep tuple of the file's making may crash.
-            plain = isinstance(key, str | int | float | bytes | None)
-            target[key if plain else Opaque("key")] = value
+            target[plain_key(key)] = value
 
     def _append_to_list(self, items: list[Any]) -> None:
         if not isinstance(self._stack[-1], Opaque):
@@ -215,6 +253,8 @@ class Machine:
         name, module = self._pop(), self._pop()
         if not isinstance(name, str) or not isinstance(module, str):
             raise Damaged("its pickle is damaged: a global without a name")
+        if max(len(name), len(module)) > _MAX_LINE:
+            raise Damaged("a name in the pickle never ends")
         self._stack.append(self._world.find(module, name))
 
     def _reduce(self) -> None:
@@ -262,15 +302,15 @@ class Machine:
         b"\x8b": lambda m: m._integer("<I"),
         b"G": lambda m: m._stack.append(m._unpack(">d")),
         # Strings of Python 2 are text where it matters (keys) and never decoded strictly.
-        b"T": lambda m: m._stack.append(m._sized("<I").decode("latin-1")),
-        b"U": lambda m: m._stack.append(m._sized("<B").decode("latin-1")),
-        b"X": lambda m: m._stack.append(m._sized("<I").decode("utf-8", "surrogatepass")),
-        b"\x8c": lambda m: m._stack.append(m._sized("<B").decode("utf-8", "surrogatepass")),
-        b"\x8d": lambda m: m._stack.append(m._sized("<Q").decode("utf-8", "surrogatepass")),
-        b"B": lambda m: m._stack.append(m._sized("<I")),
-        b"C": lambda m: m._stack.append(m._sized("<B")),
-        b"\x8e": lambda m: m._stack.append(m._sized("<Q")),
-        b"\x96": lambda m: m._stack.append(m._sized("<Q")),
+        b"T": lambda m: m._text("<I", "latin-1"),
+        b"U": lambda m: m._text("<B", "latin-1"),
+        b"X": lambda m: m._text("<I", "utf-8"),
+        b"\x8c": lambda m: m._text("<B", "utf-8"),
+        b"\x8d": lambda m: m._text("<Q", "utf-8"),
+        b"B": lambda m: m._bytes("<I"),
+        b"C": lambda m: m._bytes("<B"),
+        b"\x8e": lambda m: m._bytes("<Q"),
+        b"\x96": lambda m: m._bytes("<Q"),
         b"]": lambda m: m._stack.append([]),
         b"a": lambda m: m._append_to_list([m._pop()]),
         b"e": lambda m: m._append_to_list(m._pop_mark()),

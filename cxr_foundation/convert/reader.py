@@ -9,24 +9,32 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple, TypeGuard, cast
 
 from torch import Tensor
 
-from cxr_foundation.convert.entries import CheckpointFile, Damaged, Entry, Tensors
+from cxr_foundation.convert.entries import (
+    MAX_NAME,
+    CheckpointFile,
+    Damaged,
+    Entry,
+    Tensors,
+)
 from cxr_foundation.convert.machine import Opaque
 from cxr_foundation.convert.safetensors_header import read_header
 from cxr_foundation.convert.standins import TensorClaim
 from cxr_foundation.convert.torchfile import LEGACY_MAGIC, TorchReader
 from cxr_foundation.errors import UnreadableCheckpoint, UnsafeCheckpoint
-from cxr_foundation.files import sha256_of
 
 __all__ = ["RawCheckpoint", "examine", "read", "read_checkpoint"]
 
 # Deeper or longer than any honest checkpoint; a list that contains itself has no end.
 _MAX_DEPTH = 64
-_MAX_ITEMS = 1_000_000
+_MAX_CONTAINERS, _MAX_ITEMS = 300_000, 2_000_000
+# Buffers of one module that its state leaves out; an attention block has one or two.
+_MAX_TEMPORARY = 256
 _GIT_LFS = b"version https://git-lfs.github.com/spec/"
 
 
@@ -52,8 +60,11 @@ class RawCheckpoint:
 
     @functools.cached_property
     def sha256(self) -> str:
-        """SHA-256 of the file as 64 hex digits."""
-        return sha256_of(self.path)
+        """SHA-256 of the file as 64 hex digits: of the bytes that the tensors come from."""
+        try:
+            return self.tensors.file.sha256()
+        except Damaged as damage:
+            raise UnreadableCheckpoint(self.path, str(damage)) from damage
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -127,7 +138,7 @@ def _container(file: CheckpointFile) -> str:
         raise Damaged("it is a web page, not a checkpoint")
     if head.startswith(b"PK\x03\x04"):
         return "torch zip"
-    if head.startswith(LEGACY_MAGIC):
+    if LEGACY_MAGIC.match(head):
         return "torch legacy"
     if head[257:262] == b"ustar":
         return "torch tar"
@@ -168,47 +179,85 @@ def _flatten(value: object) -> Iterator[tuple[str, TensorClaim]]:
     if isinstance(value, TensorClaim):
         yield "tensor", value
         return
-    waiting: list[tuple[tuple[str, ...], object]] = [((), value)]
-    items = 0
+    waiting: list[tuple[_Place | None, object]] = [(None, value)]
+    items = containers = 0
     while waiting:
-        names, value = waiting.pop()
+        path, value = waiting.pop()
         if isinstance(value, TensorClaim):
-            yield ".".join(names), value
+            yield _joined(path), value
             continue
-        if len(names) > _MAX_DEPTH:
+        if path is not None and path.depth > _MAX_DEPTH:
             raise Damaged(f"its contents are nested deeper than {_MAX_DEPTH}")
-        children = _children(value)
-        items += len(children)
+        count, children = _children(value)
+        items += count
         if items > _MAX_ITEMS:
             raise Damaged("its contents repeat without end")
-        waiting.extend(
-            ((*names, _name(key)), child)
-            for key, child in reversed(children)
-            if isinstance(child, TensorClaim | dict | list | tuple | Opaque)
-        )
+        holding = [(key, child) for key, child in children if _may_hold_tensors(child)]
+        containers += len(holding)
+        if containers > _MAX_CONTAINERS:
+            raise Damaged("its contents repeat without end")
+        depth = 1 if path is None else path.depth + 1
+        waiting.extend((_Place(path, _name(key), depth), child) for key, child in reversed(holding))
 
 
-def _children(value: object) -> list[tuple[object, object]]:
+class _Place(NamedTuple):
+    """Where a value was found: each holds only its own name, so that long ones are not copied."""
+
+    parent: _Place | None
+    name: str
+    depth: int
+
+
+def _joined(path: _Place | None) -> str:
+    """The name of a tensor.
+
+    Raises:
+        Damaged: It is longer than any tensor's; it was not joined then.
+    """
+    names: list[str] = []
+    while path is not None:
+        names.append(path.name)
+        path = path.parent
+    if sum(map(len, names)) > MAX_NAME:
+        raise Damaged(f"a tensor's name has more than {MAX_NAME} characters")
+    return ".".join(reversed(names))
+
+
+def _may_hold_tensors(value: object) -> bool:
+    if isinstance(value, TensorClaim):
+        return True
+    return bool(value) if isinstance(value, dict | list | tuple) else _is_module(value)
+
+
+def _is_module(value: object) -> TypeGuard[Opaque]:
+    return isinstance(value, Opaque) and isinstance(value.state, dict) and "_modules" in value.state
+
+
+def _children(value: object) -> tuple[int, Iterable[tuple[object, object]]]:
     if isinstance(value, dict):
-        return list(value.items())
+        return len(value), value.items()
     if isinstance(value, list | tuple):
-        return list(enumerate(value))
-    if isinstance(value, Opaque) and isinstance(value.state, dict) and "_modules" in value.state:
-        return _module_children(value.state)
-    return []
+        return len(value), enumerate(value)
+    if _is_module(value):
+        found = _module_children(cast(dict[object, object], value.state))
+        return len(found), found
+    return 0, ()
 
 
 def _module_children(state: Mapping[object, object]) -> list[tuple[object, object]]:
     """What `torch.nn.Module.state_dict` would hold: parameters, lasting buffers, submodules."""
     temporary = state.get("_non_persistent_buffers_set")
-    left_out = set()
-    if isinstance(temporary, list):
-        left_out = {name for name in temporary if isinstance(name, str)}
+    left_out: set[str] = set()
     children: list[tuple[object, object]] = []
     for part in ("_parameters", "_buffers", "_modules"):
         held = state.get(part)
-        if isinstance(held, dict):
-            children += [(k, v) for k, v in held.items() if k not in left_out]
+        if not isinstance(held, dict) or not held:
+            continue
+        if part == "_buffers" and isinstance(temporary, list):
+            if len(temporary) > _MAX_TEMPORARY:
+                raise Damaged(f"a module of it lists {len(temporary):,} buffers")
+            left_out = {name for name in temporary if isinstance(name, str)}
+        children += [(k, v) for k, v in held.items() if k not in left_out]
     return children
 
 

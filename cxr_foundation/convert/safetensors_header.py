@@ -25,7 +25,7 @@ from cxr_foundation.convert.entries import (
 __all__ = ["read_header"]
 
 # 5,000 tensors need 0.6 MB; the format itself allows 100 MB, which parses into gigabytes.
-_MAX_HEADER = 16 << 20
+_MAX_HEADER = 4 << 20
 _DTYPES: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -103,7 +103,7 @@ def _entry(name: str, record: object) -> tuple[torch.dtype, tuple[int, ...], int
     kind, shape, offsets = record["dtype"], record["shape"], record["data_offsets"]
     dtype = _DTYPES.get(kind) if isinstance(kind, str) else None
     if dtype is None:
-        raise Damaged(f"tensor {name[:80]!r} has the unknown type {str(kind)[:20]!r}")
+        raise Damaged(f"tensor {name[:80]!r} has the unknown type {_shown(kind)}")
     if not _wholes(shape) or not _wholes(offsets) or len(offsets) != 2:
         raise Damaged(f"tensor {name[:80]!r} has a size or place that is not whole numbers")
     begin, end = offsets
@@ -111,6 +111,11 @@ def _entry(name: str, record: object) -> tuple[torch.dtype, tuple[int, ...], int
     if end - begin != math.prod(shape) * dtype.itemsize:
         raise Damaged(f"tensor {name[:80]!r} has other bytes than its type and size need")
     return dtype, tuple(shape), begin, end
+
+
+def _shown(kind: object) -> str:
+    # Of nested lists not even a text is made: it may be as deep as the parser can go.
+    return repr(kind[:20]) if isinstance(kind, str) else type(kind).__name__
 
 
 def _wholes(values: object) -> bool:

@@ -4,7 +4,7 @@ Four kinds of names:
 
 - known: values that we make ourselves (tensors, parameters, dictionaries, dtypes);
 - inert: classes that honest checkpoints hold beside their tensors (`argparse.Namespace`, numpy
-  scalars, `torch.nn` modules, omegaconf): an `Opaque` takes their place;
+  scalars, `torch.nn` modules, omegaconf): an `Opaque` takes their place. `names` lists them;
 - foreign: classes of packages that we do not know, such as a research repository's own network:
   an `Opaque` too, but only as an instance. A file that *calls* a foreign name is refused;
 - code: everything else of Python's standard library, torch and numpy. The file is refused.
@@ -15,14 +15,14 @@ Nothing is imported for any of the four: the lists decide only whether a file is
 from __future__ import annotations
 
 import dataclasses
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from cxr_foundation.convert.entries import Crc, Damaged, Entry
-from cxr_foundation.convert.machine import Opaque
+from cxr_foundation.convert.entries import MAX_DIMENSIONS, Crc, Damaged, Entry
+from cxr_foundation.convert.machine import Opaque, plain_key
+from cxr_foundation.convert.names import DTYPES, FAMILIES, INERT, OURS, PYTHON2, STORAGES
 
 __all__ = ["Global", "InertWorld", "Storage", "TensorClaim"]
 
@@ -40,7 +40,7 @@ class Global:
     kind: str
 
 
-@dataclasses.dataclass(eq=False)
+@dataclasses.dataclass(eq=False, slots=True)
 class Storage:
     """A run of elements in the file, claimed by the pickle and placed by the container.
 
@@ -50,7 +50,8 @@ class Storage:
         numel: Elements (bytes, where `dtype` is None).
         start: Byte offset in the file; None until the container has placed it.
         crc: Checksum of the member that holds it.
-        base: The storage that this one is a part of, and the part's first element.
+        base: The storage that this one is a part of, never a part itself, and the part's first
+            element.
     """
 
     key: str
@@ -66,7 +67,7 @@ class Storage:
         return self.numel * (1 if self.dtype is None else self.dtype.itemsize)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, slots=True)
 class TensorClaim:
     """A tensor as the pickle describes it: a view of a storage, offset and stride in elements."""
 
@@ -83,7 +84,7 @@ class TensorClaim:
             Damaged: Its storage is not in the file.
         """
         storage, start = self.storage, self.offset * self.dtype.itemsize
-        while storage.base is not None:
+        if storage.base is not None:
             storage, first = storage.base
             start += first * self.dtype.itemsize
         if storage.start is None:
@@ -91,81 +92,9 @@ class TensorClaim:
         return Entry(self.dtype, self.shape, self.stride, storage.start + start, storage.crc)
 
 
-_NAMES = (
-    "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 uint16 uint32 uint64 bool "
-    "complex64 complex128 float8_e4m3fn float8_e5m2"
-)
-DTYPES: Mapping[str, torch.dtype] = {n: getattr(torch, n) for n in _NAMES.split()}
-_DTYPE_GLOBALS = {f"torch.{n}": d for n, d in DTYPES.items()}
-# https://github.com/pytorch/pytorch/blob/v2.6.0/torch/storage.py, `_dtype_to_storage_type_map`
-_STORAGE_NAMES = {
-    "Double": "float64",
-    "Float": "float32",
-    "Half": "float16",
-    "BFloat16": "bfloat16",
-    "Long": "int64",
-    "Int": "int32",
-    "Short": "int16",
-    "Char": "int8",
-    "Byte": "uint8",
-    "Bool": "bool",
-    "ComplexFloat": "complex64",
-    "ComplexDouble": "complex128",
-}
-_STORAGES: dict[str, torch.dtype | None] = {
-    f"torch.{place}{name}Storage": DTYPES[dtype]
-    for place in ("", "cuda.")
-    for name, dtype in _STORAGE_NAMES.items()
-}
-_STORAGES["torch.storage.UntypedStorage"] = None
-
-_BUILTINS = (
-    "set frozenset list dict tuple int float bool str bytes bytearray complex object slice range"
-)
-_INERT = {
-    *(f"builtins.{n}" for n in _BUILTINS.split()),
-    *(f"collections.{n}" for n in ("OrderedDict", "defaultdict", "Counter", "deque")),
-    *(f"pathlib.{n}" for n in ("Path", "PosixPath", "PurePath", "PurePosixPath", "WindowsPath")),
-    *(f"datetime.{n}" for n in ("date", "datetime", "time", "timedelta", "timezone")),
-    *(f"typing.{n}" for n in ("Any", "Dict", "List", "Optional", "Tuple", "Union")),
-    "_codecs.encode",
-    "argparse.Namespace",
-    "copyreg._reconstructor",
-    "functools.partial",
-    "numpy.dtype",
-    "numpy.ndarray",
-    *(f"numpy.{n}" for n in ("float32", "float64", "int32", "int64", "bool_")),
-    *(
-        f"numpy.{core}.multiarray.{n}"
-        for core in ("core", "_core")
-        for n in ("_reconstruct", "scalar")
-    ),
-    "torch.Tensor",
-    *(f"torch.{place}{name}Tensor" for place in ("", "cuda.") for name in _STORAGE_NAMES),
-    "torch.device",
-    "torch.serialization._get_layout",
-    "types.SimpleNamespace",
-}
-_FAMILIES = (
-    "lightning.",
-    "lightning_fabric.",
-    "numpy.dtypes.",
-    "omegaconf.",
-    "pytorch_lightning.",
-    "timm.",
-    "torch.nn.",
-    "torch.optim.",
-    "torchvision.",
-    "torchxrayvision.",
-)
-_OURS = frozenset(sys.stdlib_module_names) | {"numpy", "torch"}
-# Protocol 2 is written with the module names of Python 2.
-_PYTHON2 = {
-    "__builtin__": "builtins",
-    "copy_reg": "copyreg",
-    "commands": "subprocess",
-    "exceptions": "builtins",
-}
+# What one file may ask for; the largest published checkpoints need a tenth of it.
+_MAX_NAMES = 10_000
+_MAX_WORK = 1_000_000
 
 
 class InertWorld:
@@ -180,34 +109,50 @@ class InertWorld:
     """
 
     def __init__(self, persistent: Callable[[object], object]) -> None:
-        self.persistent = persistent
+        self._place = persistent
+        self._made: dict[tuple[str, str], object] = {}
+        self._left = _MAX_WORK
         self.named: dict[str, None] = {}
         self.suspicious: dict[str, None] = {}
 
     def find(self, module: str, name: str) -> object:
         """The stand-in for `module.name`; nothing is imported."""
-        full = f"{_PYTHON2.get(module, module)}.{name}"
+        made = self._made.get((module, name))
+        if made is not None:
+            return made
+        full = f"{PYTHON2.get(module, module)}.{name}"
         self.named[full] = None
-        if full in _DTYPE_GLOBALS:
-            return _DTYPE_GLOBALS[full]
-        kind = _kind(full)
+        if len(self._made) >= _MAX_NAMES:
+            raise Damaged(f"its pickle names more than {_MAX_NAMES:,} classes")
+        kind = _kind(full, name)
         if kind == "code":
             self.suspicious[full] = None
-        return Global(full, kind)
+        made = self._made[module, name] = DTYPES.get(full) or Global(full, kind)
+        return made
+
+    def persistent(self, key: object) -> object:
+        """The storage or class that a persistent id names."""
+        self._spend(4)
+        return self._place(key)
 
     def call(self, function: object, arguments: tuple[Any, ...]) -> object:
         """The value of a known call, else an `Opaque`; a foreign name's call is suspicious."""
+        while isinstance(function, Global) and function.name in _REBUILD_FROM_TYPE:
+            # (function, class, its arguments, state); a loop, as a file may nest them for ever.
+            function, _, arguments = _arguments(arguments, 4, 4)[:3]
+            if not isinstance(arguments, tuple):
+                raise Damaged("a tensor subclass is rebuilt without arguments")
         if not isinstance(function, Global):
             self.suspicious[f"a call of {type(function).__name__}"] = None
             return Opaque("call")
-        if function.name == "torch._tensor._rebuild_from_type_v2":
-            inner, _, inner_arguments, _ = _arguments(arguments, 4, 4)
-            if not isinstance(inner_arguments, tuple):
-                raise Damaged("a tensor subclass is rebuilt without arguments")
-            return self.call(inner, inner_arguments)
+        if function.name in _DICTS:
+            self._spend(1 + sum(len(a) for a in arguments if isinstance(a, list | tuple | dict)))
+        elif function.name in _KNOWN:
+            self._spend(8)
         if function.name in _KNOWN:
             return _KNOWN[function.name](arguments)
-        if function.kind == "foreign":
+        if function.kind == "foreign" or not (function.name in INERT or _is_class(function.name)):
+            # Of families too only classes are called: a library's functions fetch and run things.
             self.suspicious[function.name] = None
         return Opaque(function.name)
 
@@ -223,13 +168,27 @@ class InertWorld:
         if isinstance(instance, Opaque):
             instance.state = state
 
+    def _spend(self, work: int) -> None:
+        """Refuse a short pickle that repeats one long call for ever."""
+        self._left -= work
+        if self._left < 0:
+            raise Damaged("its pickle rebuilds more than any checkpoint holds")
 
-def _kind(full: str) -> str:
-    if full in _KNOWN or full in _STORAGES:
+
+def _kind(full: str, name: str) -> str:
+    if full in _KNOWN or full in STORAGES or full in DTYPES:
         return "known"
-    if full in _INERT or full.startswith(_FAMILIES):
+    if full in INERT:
         return "inert"
-    return "code" if full.partition(".")[0] in _OURS else "foreign"
+    # "torch.nn", "functional.torch.os.system": a path that leads out of the library again.
+    inside = all(map(_is_class, name.split(".")[:-1]))
+    if full.startswith(FAMILIES) and inside:
+        return "inert"
+    return "code" if full.partition(".")[0] in OURS else "foreign"
+
+
+def _is_class(full: str) -> bool:
+    return full.rpartition(".")[2].lstrip("_")[:1].isupper()
 
 
 def storage_dtype(value: object) -> torch.dtype | None:
@@ -238,11 +197,11 @@ def storage_dtype(value: object) -> torch.dtype | None:
     Raises:
         Damaged: `value` is no storage class, or one whose elements cannot be read (quantised).
     """
-    if not isinstance(value, Global) or value.name not in _STORAGES:
+    if not isinstance(value, Global) or value.name not in STORAGES:
         # Never repr() of a file's own value: it may be a list that is a million deep.
         name = value.name if isinstance(value, Global) else type(value).__name__
         raise Damaged(f"the storage type {name!r} is not one that can be read")
-    return _STORAGES[value.name]
+    return STORAGES[value.name]
 
 
 def whole(value: object, what: str) -> int:
@@ -250,6 +209,10 @@ def whole(value: object, what: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 62:
         raise Damaged(f"the {what} of a tensor or storage is not a whole number in range")
     return value
+
+
+def _first(arguments: tuple[Any, ...]) -> object:
+    return _arguments(arguments, 1, 4)[0]
 
 
 def _arguments(arguments: tuple[Any, ...], low: int, high: int) -> tuple[Any, ...]:
@@ -277,7 +240,7 @@ def claim(
         raise Damaged("a tensor of unknown type")
     if not isinstance(shape, tuple | list) or not isinstance(stride, tuple | list):
         raise Damaged("the size of a tensor is not a list of numbers")
-    if len(shape) != len(stride) or len(shape) > 64:
+    if len(shape) != len(stride) or len(shape) > MAX_DIMENSIONS:
         raise Damaged("the size of a tensor does not fit its strides")
     first = whole(offset, "offset")
     sizes = tuple(whole(n, "size") for n in shape)
@@ -307,26 +270,22 @@ def _tensor_v3(arguments: tuple[Any, ...]) -> object:
     return claim(storage, offset, shape, stride, dtype)
 
 
-def _parameter(arguments: tuple[Any, ...]) -> object:
-    return _arguments(arguments, 3, 4)[0]
-
-
 def _dictionary(arguments: tuple[Any, ...]) -> object:
     made: dict[object, object] = {}
     for item in arguments:
         # OrderedDict([[key, value], …]) of old files; a defaultdict's factory is left out.
         for pair in item if isinstance(item, list | tuple) else ():
             if isinstance(pair, list | tuple) and len(pair) == 2:
-                key = pair[0]
-                made[key if isinstance(key, str | int) else Opaque("key")] = pair[1]
+                made[plain_key(pair[0])] = pair[1]
         if isinstance(item, dict):
             made.update(item)
     return made
 
 
 def _sequence(arguments: tuple[Any, ...]) -> object:
+    # Never a copy: a short pickle could ask for any number of them.
     first = arguments[0] if arguments else ()
-    return list(first) if isinstance(first, list | tuple) else Opaque("sequence")
+    return first if isinstance(first, list | tuple) else Opaque("sequence")
 
 
 def _unsupported(kind: str) -> Callable[[tuple[Any, ...]], object]:
@@ -336,18 +295,31 @@ def _unsupported(kind: str) -> Callable[[tuple[Any, ...]], object]:
     return refuse
 
 
+_REBUILD_FROM_TYPE = ("torch._tensor._rebuild_from_type", "torch._tensor._rebuild_from_type_v2")
+# Tensors whose elements are not one run of bytes of the file.
+_UNSUPPORTED = {
+    "sparse_tensor": "sparse",
+    "sparse_csr_tensor": "sparse",
+    "nested_tensor": "nested",
+    "qtensor": "quantised",
+    "meta_tensor_no_storage": "meta",
+    "wrapper_subclass": "wrapped",
+    "device_tensor_from_numpy": "non-CPU",
+    "xla_tensor": "non-CPU",
+    "mlc_tensor": "non-CPU",
+    "ort_tensor": "non-CPU",
+}
 _DICTS = {"collections.OrderedDict", "collections.defaultdict", "collections.Counter"}
 # https://github.com/pytorch/pytorch/blob/v2.6.0/torch/_utils.py gives each function's arguments.
 _KNOWN: dict[str, Callable[[tuple[Any, ...]], object]] = {
     "torch._utils._rebuild_tensor": _tensor_v1,
     "torch._utils._rebuild_tensor_v2": _tensor_v2,
     "torch._utils._rebuild_tensor_v3": _tensor_v3,
-    "torch._utils._rebuild_parameter": _parameter,
-    "torch._utils._rebuild_parameter_with_state": _parameter,
-    "torch._utils._rebuild_sparse_tensor": _unsupported("sparse"),
-    "torch._utils._rebuild_qtensor": _unsupported("quantised"),
-    "torch._utils._rebuild_meta_tensor_no_storage": _unsupported("meta"),
-    "torch._tensor._rebuild_from_type_v2": _unsupported("wrapped"),
+    "torch._utils._rebuild_parameter": _first,
+    "torch._utils._rebuild_parameter_with_state": _first,
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor": _first,
+    **{f"torch._utils._rebuild_{name}": _unsupported(kind) for name, kind in _UNSUPPORTED.items()},
+    **dict.fromkeys(_REBUILD_FROM_TYPE, _unsupported("wrapped")),
     "torch.Size": _sequence,
     "builtins.set": _sequence,
     "builtins.frozenset": _sequence,

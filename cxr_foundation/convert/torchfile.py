@@ -5,11 +5,12 @@ https://github.com/pytorch/pytorch/blob/v2.6.0/torch/serialization.py reads the 
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Mapping
 from typing import Any
 
-from cxr_foundation.convert.entries import CheckpointFile, Damaged
+from cxr_foundation.convert.entries import MAX_DIMENSIONS, MAX_TENSORS, CheckpointFile, Damaged
 from cxr_foundation.convert.machine import MAX_PICKLE, Machine, Stream
 from cxr_foundation.convert.standins import (
     Global,
@@ -20,15 +21,20 @@ from cxr_foundation.convert.standins import (
     storage_dtype,
     whole,
 )
-from cxr_foundation.convert.ziparchive import Member, read_directory, read_member
+from cxr_foundation.convert.ziparchive import Member, check_member, read_directory, read_member
 
 __all__ = ["LEGACY_MAGIC", "TorchReader"]
 
-# The pickle of MAGIC_NUMBER 0x1950a86a20f9469cfc6c.
-LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+# The pickle of MAGIC_NUMBER 0x1950a86a20f9469cfc6c: protocol 2 as torch writes it if not told
+# otherwise, or a later one, whose frame may say its length first.
+LEGACY_MAGIC = re.compile(
+    rb"\x80[\x02-\x05](\x95.{8})?\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19\.", re.DOTALL
+)
 _PROTOCOL = 1001
 _TAR_MEMBERS = ("sys_info", "pickle", "storages", "tensors")
 _TAR_BLOCK = 512
+# Opcodes of one of the many small pickles that name its storages and tensors; about 10 are used.
+_MOST_IN_TAR = 100
 
 
 class TorchReader:
@@ -60,14 +66,15 @@ class TorchReader:
             raise Damaged("it is a TorchScript program, not a set of weights")
         self._refuse_big_endian(members.get(f"{root}byteorder"))
         pickle = members[pickles[0]]
-        read_member(self._file, pickle, MAX_PICKLE)
+        check_member(self._file, pickle, MAX_PICKLE)
         value = self._load(pickle.start, pickle.start + pickle.size)
         self._place(members, root)
         return value
 
     def read_legacy(self) -> object:
         """The object of torch's stream format: five pickles, then the storages one by one."""
-        stream = Stream(self._file, len(LEGACY_MAGIC), self._file.size)
+        stream = Stream(self._file, 0, self._file.size)
+        Machine(stream, self.world).load()
         protocol = Machine(stream, self.world).load()
         system = Machine(stream, self.world).load()
         if protocol != _PROTOCOL or not isinstance(system, dict):
@@ -147,7 +154,10 @@ class TorchReader:
         first, numel = whole(view[1], "offset"), whole(view[2], "size")
         if first + numel > storage.numel:
             raise Damaged(f"a part of {numel:,} elements of a storage of {storage.numel:,}")
-        return Storage(storage.key, storage.dtype, numel, base=(storage, first))
+        if storage.dtype is None:
+            raise Damaged("a part of a storage whose elements have no type")
+        base, before = storage.base or (storage, 0)
+        return Storage(storage.key, storage.dtype, numel, base=(base, before + first))
 
     # Where the storages are
 
@@ -182,7 +192,7 @@ class TorchReader:
     def _tar_storages(self, start: int, end: int) -> None:
         stream = Stream(self._file, start, end)
         for _ in range(self._tar_count(stream)):
-            key, _, kind = _triple(Machine(stream, self.world).load())
+            key, _, kind = _triple(Machine(stream, self.world, _MOST_IN_TAR).load())
             dtype = storage_dtype(kind)
             (count,) = struct.unpack("<q", stream.take(8))
             storage = Storage(str(key), dtype, whole(count, "storage"), start=stream.position)
@@ -191,7 +201,9 @@ class TorchReader:
             self._tar_add(key, storage)
             stream = Stream(self._file, stream.position + storage.nbytes, end)
         views = Machine(stream, self.world).load()
-        for view in views if isinstance(views, list) else ():
+        if not isinstance(views, list) or len(views) > MAX_TENSORS:
+            raise Damaged("its list of parts of storages is damaged")
+        for view in views:
             if not isinstance(view, tuple) or len(view) != 4:
                 raise Damaged("a part of a storage is described in an unknown way")
             base = self._tar_object(view[1])
@@ -202,10 +214,10 @@ class TorchReader:
     def _tar_tensors(self, start: int, end: int) -> None:
         stream = Stream(self._file, start, end)
         for _ in range(self._tar_count(stream)):
-            key, storage, _ = _triple(Machine(stream, self.world).load())
+            key, storage, _ = _triple(Machine(stream, self.world, _MOST_IN_TAR).load())
             # The number of dimensions takes eight bytes, of which four are used.
             (dimensions,) = struct.unpack("<i4x", stream.take(8))
-            if not 0 <= dimensions <= 64:
+            if not 0 <= dimensions <= MAX_DIMENSIONS:
                 raise Damaged(f"a tensor of {dimensions} dimensions")
             numbers = struct.unpack(f"<{2 * dimensions}q", stream.take(16 * dimensions))
             (offset,) = struct.unpack("<q", stream.take(8))
@@ -215,7 +227,10 @@ class TorchReader:
             self._tar_add(key, tensor)
 
     def _tar_count(self, stream: Stream) -> int:
-        return whole(Machine(stream, self.world).load(), "count")
+        count = whole(Machine(stream, self.world, _MOST_IN_TAR).load(), "count")
+        if count > MAX_TENSORS:
+            raise Damaged(f"it lists {count:,} tensors; at most {MAX_TENSORS:,} are read")
+        return count
 
     def _tar_add(self, key: object, value: Storage | TensorClaim) -> None:
         if not isinstance(key, int) or key in self._tar_objects:

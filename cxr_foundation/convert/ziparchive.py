@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 from cxr_foundation.convert.entries import CheckpointFile, Crc, Damaged
 
-__all__ = ["Member", "read_directory", "read_member"]
+__all__ = ["Member", "check_member", "read_directory", "read_member"]
 
 MAX_MEMBERS = 100_000
 _MAX_DIRECTORY = 32 << 20
@@ -80,11 +80,16 @@ def read_directory(file: CheckpointFile) -> Mapping[str, Member]:
 
 def read_member(file: CheckpointFile, member: Member, limit: int) -> bytes:
     """A small member's bytes, checked against its CRC-32."""
+    check_member(file, member, limit)
+    return file.read(member.start, member.size)
+
+
+def check_member(file: CheckpointFile, member: Member, limit: int) -> None:
+    """Check a small member against its CRC-32 without keeping its bytes."""
     if member.size > limit:
         raise Damaged(f"{member.name!r} has {member.size:,} bytes")
     if file.crc32(member.start, member.size) != member.crc:
         raise Damaged(f"{member.name!r} does not match its CRC-32; the file is damaged")
-    return file.read(member.start, member.size)
 
 
 def _end_record(file: CheckpointFile) -> tuple[int, int, int]:

@@ -12,7 +12,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,26 @@ OURS = "cxr_foundation"
 
 _MAX_CONFIG = 1 << 20
 _MAX_LABELS = 100_000
+_LARGEST = 1e9
 # A network is built before its weights are looked at, without memory but not without time: sizes
 # may be large, counts of blocks may not.
 _SIZES = re.compile(r"size|dim|shape|features|channels|width|chans|num_classes")
 _MAX_SIZE, _MAX_COUNT, _MAX_ITEMS = 16_384, 256, 16
+# Arguments of timm's loader, not of a network: what they decide is decided by the caller.
+_NOT_OF_NETWORKS = {
+    "cache_dir",
+    "checkpoint_path",
+    "device",
+    "feature_cfg",
+    "features_only",
+    "kwargs_filter",
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "pretrained_custom_load",
+    "pretrained_filter_fn",
+    "pretrained_strict",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,6 +147,8 @@ def _validated(path: Path, raw: dict[str, Any]) -> PublishedConfig:
 
 def _check_argument(path: Path, key: str, value: Any) -> None:
     """An argument is a flag, a word or a few numbers, none larger than a real network has."""
+    if key in _NOT_OF_NETWORKS:
+        raise _bad(path, f"model_args.{key}", "is not an argument of a network")
     items = value if isinstance(value, list) else [value]
     limit = _MAX_SIZE if _SIZES.search(key) else _MAX_COUNT
     numbers = [v for v in items if isinstance(v, int | float) and not isinstance(v, bool)]
@@ -169,7 +187,7 @@ def _input(path: Path, cfg: dict[str, Any]) -> dict[str, Any]:
             continue
         if not isinstance(values, list) or len(values) not in (1, size[0]):
             raise _bad(path, f"pretrained_cfg.{key}", "is not one number for each channel")
-        if not all(type(v) in (int, float) and math.isfinite(v) for v in values):
+        if not all(_is_finite(v) for v in values):
             raise _bad(path, f"pretrained_cfg.{key}", "has a value that is not a finite number")
         if key == "std" and not all(v > 0 for v in values):
             raise _bad(path, "pretrained_cfg.std", "has a value that is not above 0")
@@ -189,9 +207,12 @@ def _input(path: Path, cfg: dict[str, Any]) -> dict[str, Any]:
 
 def _contract(path: Path, raw: dict[str, Any]) -> InputContract:
     try:
+        if any(isinstance(n, int) and abs(n) > _LARGEST for n in _numbers(raw)):
+            raise _bad(path, f"{OURS}.contract", "holds a number larger than any pixel")
         return InputContract.from_dict(raw)
     except ContractError as error:
-        raise ContractError(f"{path}: {error.subject}", error.reason) from error
+        # Both quote the file, which may hold a megabyte of anything.
+        raise ContractError(f"{path}: {error.subject[:100]}", error.reason[:200]) from error
     except TypeError as error:
         raise ContractError(f"{path}: contract", "has a value of the wrong type") from error
 
@@ -218,12 +239,22 @@ def _inside(folder: Path, name: str) -> Path:
 
 
 def _bad(path: Path, key: str, reason: str) -> UnreadableCheckpoint:
-    subject = f"{path}: {key}" if key else path
+    subject = f"{path}: {key[:100]}" if key else path
     return UnreadableCheckpoint(subject, reason, "Fetch the folder again, or ask who made it.")
+
+
+def _numbers(raw: Mapping[str, Any]) -> Iterator[Any]:
+    for value in raw.values():
+        yield from value if isinstance(value, list) else [value]
 
 
 def _wholes(value: Any, count: int) -> bool:
     return isinstance(value, list) and len(value) == count and all(type(v) is int for v in value)
+
+
+def _is_finite(value: Any) -> bool:
+    # A whole number of a thousand digits is no float: even asking whether it is finite raises.
+    return type(value) in (int, float) and abs(value) <= _LARGEST and math.isfinite(value)
 
 
 def _refuse_constant(name: str) -> None:
