@@ -8,16 +8,16 @@ import timm
 import torch
 import torchvision
 
+from cxr_foundation import catalog, hub
 from cxr_foundation.convert import (
     Drop,
     KeyMap,
-    adapt_channels,
     convert,
     detect,
     inspect,
     layouts,
 )
-from cxr_foundation.convert.keymap import NameClash
+from cxr_foundation.convert.keymap import FUSED_QKV, Make, NameClash, Taken
 from cxr_foundation.convert.networks import network_of
 from cxr_foundation.errors import KeyMismatch, UnknownLayout, UnknownName, UnsafeCheckpoint
 
@@ -247,6 +247,12 @@ def test_a_pickled_torchvision_module_converts(tmp_path):
         ("vit_base_patch14_dinov2", {"img_size": 224}),
         ("vit_base_patch14_reg4_dinov2", {}),
         ("vit_large_patch14_dinov2", {}),
+        ("vit_large_patch14_dinov2", {"patch_size": 16, "img_size": 512}),
+        ("eva02_tiny_patch14_224", {"patch_size": 16, "ref_feat_shape": (14, 14)}),
+        ("eva02_base_patch14_224", {"patch_size": 16, "ref_feat_shape": (14, 14)}),
+        ("vit_base_patch32_clip_224", {}),
+        ("vit_large_patch16_siglip_384", {}),
+        ("samvit_base_patch16", {}),
         ("swin_tiny_patch4_window7_224", {}),
         ("swin_base_patch4_window7_224", {}),
         ("swin_large_patch4_window12_384", {}),
@@ -427,36 +433,6 @@ def test_a_small_view_of_a_large_storage_is_converted_alone(tmp_path):
     assert sum(t.untyped_storage().nbytes() for t in converted.values()) < 3_000_000
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_three_channels_become_one_and_grey_pictures_give_the_same(dtype):
-    g = torch.Generator().manual_seed(0)
-    weight = torch.randn(8, 3, 4, 4, generator=g).to(dtype)
-    grey = torch.randn(2, 1, 16, 16, generator=g, dtype=torch.float64)
-    one = adapt_channels(weight.double(), 1)
-    assert one.shape == (8, 1, 4, 4)
-    expected = torch.nn.functional.conv2d(grey.expand(-1, 3, -1, -1), weight.double())
-    assert torch.allclose(torch.nn.functional.conv2d(grey, one), expected, rtol=1e-12, atol=1e-12)
-    assert adapt_channels(weight, 1).dtype == dtype
-
-
-def test_one_channel_becomes_three_and_grey_pictures_give_the_same():
-    g = torch.Generator().manual_seed(0)
-    weight = torch.randn(8, 1, 4, 4, generator=g, dtype=torch.float64)
-    grey = torch.randn(2, 1, 16, 16, generator=g, dtype=torch.float64)
-    three = adapt_channels(weight, 3)
-    assert three.shape == (8, 3, 4, 4)
-    found = torch.nn.functional.conv2d(grey.expand(-1, 3, -1, -1), three)
-    expected = torch.nn.functional.conv2d(grey, weight)
-    assert torch.allclose(found, expected, rtol=1e-12, atol=1e-12)
-
-
-def test_other_channels_are_refused_and_equal_ones_untouched():
-    weight = torch.ones(8, 4, 2, 2)
-    assert adapt_channels(weight, 4) is weight
-    with pytest.raises(KeyMismatch, match="only 1 and 3 turn into each other"):
-        adapt_channels(weight, 3)
-
-
 # The parts
 
 
@@ -468,20 +444,45 @@ def test_every_layout_has_its_own_name_and_says_what_it_takes():
         assert layout.rule
 
 
-def test_a_keymap_strips_drops_selects_renames_and_reshapes():
+def test_a_keymap_strips_drops_selects_and_renames():
     keymap = KeyMap(
         wrappers=("module.", "state_dict."),
         drop=(Drop("queue", "queue"), Drop("head", r"net\.fc\..+")),
         select="net.",
         rename=((r"^a\.", "b."),),
-        reshape=((r"b\.w", lambda t: t[None]),),
     )
     found = keymap.apply(["state_dict.module.net.a.w", "queue", "net.fc.w", "module.other.w"])
-    assert found.used == {"b.w": "state_dict.module.net.a.w"}
+    assert found.used == {"b.w": Taken(("state_dict.module.net.a.w",))}
     assert found.dropped == {"queue": ("queue",), "head": ("net.fc.w",)}
     assert found.unexpected == ("module.other.w",)
-    assert keymap.reshaped("b.w", torch.ones(2)).shape == (1, 2)
-    assert keymap.reshaped("b.v", torch.ones(2)).shape == (2,)
+
+
+def test_a_keymap_makes_one_tensor_of_several_and_several_of_one():
+    keymap = KeyMap(
+        wrappers=("net.",),
+        make=(
+            FUSED_QKV,
+            Make(parts=("pos", "cls"), gives={"pos": lambda p, c: p[1:], "cls": torch.add}),
+        ),
+    )
+    names = ["net.0.attn.value.bias", "net.0.attn.key.bias", "net.0.attn.query.bias", "pos", "cls"]
+    found = keymap.apply(names).used
+    held = {n: torch.full((2,), float(i)) for i, n in enumerate(names)}
+    assert sorted(found) == ["0.attn.qkv.bias", "cls", "pos"]
+    assert found["0.attn.qkv.bias"].tensor(held).tolist() == [2, 2, 1, 1, 0, 0]
+    assert found["pos"].tensor(held).tolist() == [3]
+    assert found["cls"].tensor(held).tolist() == [7, 7]
+
+
+def test_parts_that_are_not_all_there_are_left_as_they_are():
+    found = KeyMap(make=(FUSED_QKV,)).apply(["0.attn.query.bias", "0.attn.key.bias"]).used
+    assert sorted(found) == ["0.attn.key.bias", "0.attn.query.bias"]
+
+
+def test_a_made_tensor_never_replaces_one_of_the_file():
+    names = [f"0.attn.{part}.bias" for part in ("query", "key", "value", "qkv")]
+    with pytest.raises(NameClash, match=r"are both '0.attn.qkv.bias'"):
+        KeyMap(make=(FUSED_QKV,)).apply(names)
 
 
 def test_a_keymap_refuses_two_names_that_become_one():
@@ -512,12 +513,20 @@ def test_a_report_is_readable(tmp_path):
     assert lines[2:] == [
         "code          none; nothing was run",
         "tensors       122 (102 float32, 20 int64)",
+        "licence       unknown: no card has this sha256",
         "layout        torchvision, weights",
         "architecture  resnet18 (in_chans=3)",
         "used          120, cast to float32",
         "dropped       2 classification head",
         "verdict       converts: every encoder tensor is set from the file",
     ]
+
+
+def test_a_file_that_a_card_knows_is_named_with_its_licence():
+    record = catalog.checkpoint("cxr_resnet18.moco_open")
+    report = inspect(hub.fetch(record.source, name=record.name))
+    assert (report.known_as, report.licence) == (record.name, "apache-2.0")
+    assert "licence       apache-2.0 (the file of cxr_resnet18.moco_open)" in report.lines()
 
 
 def test_a_masked_autoencoder_gives_its_encoder_and_drops_its_decoder_by_name(tmp_path):

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cxr_foundation.convert.channels import adapt_channels
+from cxr_foundation import catalog
+from cxr_foundation.convert.channels import Stem, adapt_channels
 from cxr_foundation.convert.keymap import Drop, KeyMap, Layout, layouts
 from cxr_foundation.convert.plan import Plan, detect, make_plan
 from cxr_foundation.convert.reader import RawCheckpoint, examine, read, read_checkpoint
@@ -32,6 +33,7 @@ __all__ = [
     "Layout",
     "RawCheckpoint",
     "Report",
+    "Stem",
     "adapt_channels",
     "convert",
     "detect",
@@ -164,8 +166,8 @@ def inspect(
     except CheckpointError as error:
         return dataclasses.replace(_describe(raw, None, None), problem=error.reason)
     nonfinite, all_zero = [], []
-    for target, source in plan.fitting.items():
-        tensor = raw.tensors[source]
+    for target, taken in plan.fitting.items():
+        tensor = taken.tensor(raw.tensors)
         if not _is_finite(tensor):
             nonfinite.append(target)
         elif _is_dead(target, tensor):
@@ -180,7 +182,7 @@ def _tensor(raw: RawCheckpoint, plan: Plan, target: str, dtype: torch.dtype | No
     wanted = plan.expected[target]
     if target in plan.filled:
         return torch.zeros(wanted.shape, dtype=wanted.dtype)
-    tensor = plan.keymap.reshaped(target, raw.tensors[plan.used[target]]).contiguous()
+    tensor = plan.used[target].tensor(raw.tensors).contiguous()
     if not wanted.is_floating_point():
         return tensor.to(wanted.dtype)
     return tensor if dtype is None else tensor.to(dtype)
@@ -210,21 +212,26 @@ def _broken(report: Report) -> str | None:
 
 def _describe(raw: RawCheckpoint, plan: Plan | None, dtype: torch.dtype | None) -> Report:
     dtypes = collections.Counter(str(d).removeprefix("torch.") for d in raw.tensors.dtypes.values())
+    sha256 = raw.sha256 if raw.size <= _MAX_HASHED else None
+    card = None if sha256 is None else catalog.by_sha256(sha256)
     report = Report(
         path=os.fspath(raw.path),
-        sha256=raw.sha256 if raw.size <= _MAX_HASHED else None,
+        sha256=sha256,
         size=raw.size,
         container=raw.container,
         globals_named=raw.globals_named,
         suspicious=raw.suspicious,
         tensors=len(raw.tensors),
         dtypes=dict(sorted(dtypes.items())),
+        known_as=None if card is None else card.name,
+        licence=None if card is None else card.licences.weights,
     )
     if plan is None:
         return report
     return dataclasses.replace(
         report,
         layout=plan.layout.name,
+        unproven=plan.layout.proof is None,
         takes=plan.takes,
         architecture=plan.architecture,
         model_args=plan.model_args,

@@ -5,9 +5,10 @@ r"""Masked autoencoders: MAE and Medical-MAE before fine-tuning.
     mask_token, decoder_embed, decoder_pos_embed,
     decoder_blocks.N.*, decoder_norm, decoder_pred              the decoder
 
+After fine-tuning the names are timm's alone, with fc_norm where it pools: the layout "timm".
 MAE: https://github.com/facebookresearch/mae/blob/main/models_mae.py. Medical-MAE:
-https://github.com/lambert-x/medical_mae. Written from these sources; unproven on the authors'
-files.
+https://github.com/lambert-x/medical_mae/blob/main/models_mae.py. Written from these sources;
+unproven on the authors' files.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ layouts.register("mae")(
         name="mae",
         title="MAE (Medical-MAE)",
         source="https://github.com/facebookresearch/mae/blob/main/models_mae.py",
+        proof=None,
         rule="the encoder; the decoder has served its purpose",
         takes="encoder",
         encoders=lambda names: ("encoder",),

@@ -4,12 +4,15 @@ r"""MoCo v1 and v2, so also CheSS and MoCo-CXR.
     module.encoder_q.*        the encoder; ResNet (conv1 … layer4) or DenseNet (features.*)
     module.encoder_q.fc.*     head of v1, or of v2: fc.0 and fc.2 (DenseNet: classifier.*)
     module.encoder_k.*        momentum copy
-    module.queue, queue_ptr   negatives
+    module.queue, queue_ptr   negatives; val_queue, val_queue_ptr too by Lightning Bolts
 
+Lightning files have state_dict.model. instead of state_dict.module. (FAIR's CovidPrognosis:
+DenseNet-121 with a head of one layer or two).
 CheSS is a ResNet-50 whose conv1 has one channel: https://github.com/mi2rl/CheSS. MoCo:
 https://github.com/facebookresearch/moco/blob/main/moco/builder.py. MoCo-CXR:
-https://github.com/stanfordmlgroup/MoCo-CXR. Written from these sources; unproven on the authors'
-files.
+https://github.com/stanfordmlgroup/MoCo-CXR; what it saves after fine-tuning is layout
+"torchvision". CovidPrognosis: https://github.com/facebookresearch/CovidPrognosis. Written from
+these sources; unproven on the authors' files.
 """
 
 from __future__ import annotations
@@ -47,7 +50,7 @@ def _keymap(takes: str) -> KeyMap:
         drop=(
             TRAINING_STATE,
             Drop(other, rf"{_ENCODERS[takes]}\..+"),
-            Drop("queue", r"queue|queue_ptr"),
+            Drop("queue", r"(val_)?queue(_ptr)?"),
             Drop("pretraining head", rf"{takes}\.(fc|classifier)(\.[02])?\.(weight|bias)"),
         ),
         select=f"{takes}.",
@@ -58,8 +61,9 @@ def _keymap(takes: str) -> KeyMap:
 layouts.register("moco")(
     Layout(
         name="moco",
-        title="MoCo v1 and v2 (CheSS, MoCo-CXR)",
+        title="MoCo v1 and v2 (CheSS, MoCo-CXR, CovidPrognosis)",
         source="https://github.com/facebookresearch/moco/blob/main/moco/builder.py",
+        proof="torchvision",
         rule="the query encoder (encoder_q), which the gradient trains",
         takes="encoder_q",
         encoders=_encoders,

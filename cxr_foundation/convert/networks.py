@@ -9,26 +9,17 @@ from typing import Any
 import torch
 
 from cxr_foundation.convert.keymap import Shapes
+from cxr_foundation.convert.tensors import CONVNEXTS, DENSENETS, RESNETS, SWINS, WIDTHS
 from cxr_foundation.errors import UnknownName
 from cxr_foundation.registry import closest
 
 __all__ = ["network_of", "tensors_of"]
 
-# (blocks per stage) → network: https://arxiv.org/abs/1512.03385, table 1; the deeper three of the
-# second row have bottlenecks.
-_RESNETS: Mapping[tuple[bool, tuple[int, ...]], str] = {
-    (False, (2, 2, 2, 2)): "resnet18",
-    (False, (3, 4, 6, 3)): "resnet34",
-    (True, (3, 4, 6, 3)): "resnet50",
-    (True, (3, 4, 23, 3)): "resnet101",
-    (True, (3, 8, 36, 3)): "resnet152",
-}
-# https://arxiv.org/abs/1608.06993, table 1
-_DENSENETS: Mapping[tuple[int, ...], str] = {
-    (6, 12, 24, 16): "densenet121",
-    (6, 12, 48, 32): "densenet201",
-    (6, 12, 32, 32): "densenet169",
-}
+_RESNETS = {kind: name for name, kind in RESNETS.items()}
+_DENSENETS = {layers: name for name, layers in DENSENETS.items()}
+_CONVNEXTS = {kind: name for name, kind in CONVNEXTS.items()}
+_SWINS = {(width, blocks): name for name, (width, blocks, _) in SWINS.items()}
+_WIDTHS = {kind: size for size, kind in WIDTHS.items()}
 # (width, depth, patch) → network and its image size. The number of heads is not in the shapes:
 # each of these has heads of 64 channels.
 _VITS = {
@@ -39,23 +30,9 @@ _VITS = {
     (384, 12, 32): ("vit_small_patch32_224", 224),
     (768, 12, 32): ("vit_base_patch32_224", 224),
 }
-_DINOV2 = {(384, 12): "vit_small", (768, 12): "vit_base", (1024, 24): "vit_large"}
-# (width, blocks per stage) → name: https://arxiv.org/abs/2103.14030 and 2201.03545, section 3
-_SWINS: Mapping[tuple[int, tuple[int, ...]], str] = {
-    (96, (2, 2, 6, 2)): "swin_tiny",
-    (96, (2, 2, 18, 2)): "swin_small",
-    (128, (2, 2, 18, 2)): "swin_base",
-    (192, (2, 2, 18, 2)): "swin_large",
-}
 _SWIN_SIZES = {("swin_tiny", 7): 224, ("swin_small", 7): 224}
 _SWIN_SIZES |= {
     (f"swin_{s}", w): size for s in ("base", "large") for w, size in ((7, 224), (12, 384))
-}
-_CONVNEXTS: Mapping[tuple[int, tuple[int, ...]], str] = {
-    (96, (3, 3, 9, 3)): "convnext_tiny",
-    (96, (3, 3, 27, 3)): "convnext_small",
-    (128, (3, 3, 27, 3)): "convnext_base",
-    (192, (3, 3, 27, 3)): "convnext_large",
 }
 
 
@@ -107,29 +84,84 @@ def _convnext(shapes: Shapes, kernel: tuple[int, ...]) -> _Found:
 def _transformer(shapes: Shapes, kernel: tuple[int, ...]) -> _Found:
     if "layers.0.blocks.0.norm1.weight" in shapes:
         return _swin(shapes, kernel)
-    width, _, patch, _ = kernel
-    depth, layer_scale = _count(shapes, "blocks."), "blocks.0.ls1.gamma" in shapes
-    positions = shapes.get("pos_embed", ())
-    if patch == 14 and layer_scale and (width, depth) in _DINOV2:
-        registers = shapes.get("reg_token", (1, 0, 0))[1]
-        if registers not in (0, 4):
-            return None
-        name = f"{_DINOV2[width, depth]}_patch14_{'reg4_' if registers else ''}dinov2"
-        size, prefix = 518, 0 if registers else 1
-    elif (width, depth, patch) in _VITS and not layer_scale:
-        (name, size), prefix = _VITS[width, depth, patch], 1
-    else:
+    for mark, family in (
+        ("blocks.0.attn.rel_pos_h", _sam),
+        ("blocks.0.attn.q_bias", _eva),
+        ("blocks.0.attn.q_proj.weight", _eva),
+        ("attn_pool.latent", _siglip),
+        ("norm_pre.weight", _clip),
+        ("blocks.0.ls1.gamma", _dinov2),
+    ):
+        if mark in shapes:
+            return family(shapes, kernel)
+    return _vit(shapes, kernel)
+
+
+def _width(shapes: Shapes, kernel: tuple[int, ...]) -> str | None:
+    return _WIDTHS.get((kernel[0], _count(shapes, "blocks.")))
+
+
+def _vit(shapes: Shapes, kernel: tuple[int, ...]) -> _Found:
+    name, size = _VITS.get((kernel[0], _count(shapes, "blocks."), kernel[2]), (None, 0))
+    side = _side(shapes, prefix=1)
+    if name is None or side is None:
         return None
-    args: dict[str, Any] = {}
-    side = _side(positions, prefix)
-    if side is None:
-        return None
-    if side * patch != size:
-        args["img_size"] = side * patch
+    args = _sized(side * kernel[2], size)
     if "fc_norm.weight" in shapes and "norm.weight" not in shapes:
         # Fine-tuned masked autoencoders pool over the patches, then normalise.
         args["global_pool"] = "avg"
     return name, args
+
+
+def _dinov2(shapes: Shapes, kernel: tuple[int, ...]) -> _Found:
+    width, patch = _width(shapes, kernel), kernel[2]
+    registers = shapes.get("reg_token", (1, 0, 0))[1]
+    side = _side(shapes, prefix=0 if registers else 1)
+    if width not in ("small", "base", "large") or registers not in (0, 4) or side is None:
+        return None
+    name = f"vit_{width}_patch14_{'reg4_' if registers else ''}dinov2"
+    args = _sized(side * patch, 518)
+    return name, args if patch == 14 else {"patch_size": patch, **args}
+
+
+def _eva(shapes: Shapes, kernel: tuple[int, ...]) -> _Found:
+    width, patch, side = _width(shapes, kernel), kernel[2], _side(shapes, prefix=1)
+    if width not in ("tiny", "small", "base") or side is None:
+        return None
+    args = _sized(side * patch, 224)
+    # Rotary positions were learnt on 16 x 16 patches (https://arxiv.org/abs/2303.11331) or, where
+    # patches have 16 pixels, on 14 x 14 (EVA-X, https://arxiv.org/abs/2405.05237).
+    return f"eva02_{width}_patch14_224", (
+        args if patch == 14 else {"patch_size": patch, "ref_feat_shape": (14, 14), **args}
+    )
+
+
+def _clip(shapes: Shapes, kernel: tuple[int, ...]) -> _Found:
+    width, patch, side = _width(shapes, kernel), kernel[2], _side(shapes, prefix=1)
+    known = {("base", 32), ("base", 16), ("large", 14)}
+    if (width, patch) not in known or side is None:
+        return None
+    return f"vit_{width}_patch{patch}_clip_224", _sized(side * patch, 224)
+
+
+def _siglip(shapes: Shapes, kernel: tuple[int, ...]) -> _Found:
+    width, side = _width(shapes, kernel), _side(shapes, prefix=0)
+    if width not in ("base", "large") or kernel[2] != 16 or side not in (14, 16, 24, 32):
+        return None
+    # 14 x 14 patches of 16 pixels are 224, 16 x 16 are 256: timm has each as a network.
+    return f"vit_{width}_patch16_siglip_{side * 16}", {}
+
+
+def _sam(shapes: Shapes, kernel: tuple[int, ...]) -> _Found:
+    width, grid = _width(shapes, kernel), shapes.get("pos_embed", ())
+    if width not in ("base", "large", "huge") or len(grid) != 4 or grid[1] != grid[2]:
+        return None
+    return f"samvit_{width}_patch16", _sized(grid[1] * kernel[2], 1024)
+
+
+def _sized(pixels: int, own: int) -> dict[str, Any]:
+    """The image size, where it is not the network's own."""
+    return {} if pixels == own else {"img_size": pixels}
 
 
 def _swin(shapes: Shapes, kernel: tuple[int, ...]) -> _Found:
@@ -148,8 +180,9 @@ def _count(shapes: Shapes, prefix: str) -> int:
     return len({r for r in rest if r.isdecimal()})
 
 
-def _side(positions: tuple[int, ...], prefix: int) -> int | None:
+def _side(shapes: Shapes, *, prefix: int) -> int | None:
     """Side of the square grid of a position embedding (1, prefix + side², width)."""
+    positions = shapes.get("pos_embed", ())
     if len(positions) != 3 or positions[1] <= prefix:
         return None
     side = math.isqrt(positions[1] - prefix)

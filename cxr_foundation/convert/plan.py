@@ -9,7 +9,15 @@ from typing import Any
 
 import torch
 
-from cxr_foundation.convert.keymap import KeyMap, Layout, NameClash, Renamed, Shapes, layouts
+from cxr_foundation.convert.keymap import (
+    ONLY,
+    Layout,
+    NameClash,
+    Renamed,
+    Shapes,
+    Taken,
+    layouts,
+)
 from cxr_foundation.convert.networks import network_of, tensors_of
 from cxr_foundation.convert.reader import RawCheckpoint
 from cxr_foundation.convert.report import listed
@@ -31,9 +39,8 @@ class Plan:
         takes: Which of the file's encoders.
         architecture: Stock timm name.
         model_args: Arguments that the network is built with.
-        keymap: The KeyMap that was applied.
         expected: The network's tensors on the meta device, in its order.
-        used: Name in the file by name in the network.
+        used: What each tensor is taken from, by its name in the network.
         dropped: Names in the file by rule.
         missing, unexpected, mismatched, filled: See `Report`.
     """
@@ -42,9 +49,8 @@ class Plan:
     takes: str
     architecture: str
     model_args: Mapping[str, Any]
-    keymap: KeyMap
     expected: Mapping[str, torch.Tensor]
-    used: Mapping[str, str]
+    used: Mapping[str, Taken]
     dropped: Mapping[str, tuple[str, ...]]
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
@@ -52,8 +58,8 @@ class Plan:
     filled: tuple[str, ...]
 
     @property
-    def fitting(self) -> Mapping[str, str]:
-        """Name in the file by name in the network, where size and type fit."""
+    def fitting(self) -> Mapping[str, Taken]:
+        """What the network's tensors are taken from, where size and type fit."""
         wrong = {line.partition(":")[0] for line in self.mismatched}
         return {t: s for t, s in self.used.items() if t in self.expected and t not in wrong}
 
@@ -118,17 +124,18 @@ def make_plan(
         renamed = keymap.apply(raw.tensors)
     except NameClash as clash:
         raise KeyMismatch(raw.path, f"two tensors become one: {clash}") from clash
-    shapes = _shapes(raw, keymap, renamed)
+    shapes, mixed = _shapes(raw, renamed.used)
     args = dict(model_args or {})
     if architecture is None:
-        found = network_of(shapes)
+        left_out = {n: raw.tensors.shapes[n] for names in renamed.dropped.values() for n in names}
+        found = (chosen.network and chosen.network({**left_out, **shapes})) or network_of(shapes)
         if found is None:
             raise UnknownLayout(raw.path, f"no stock network has tensors like {_stem(shapes)}")
         # What the caller says outranks what the shapes suggest; the strict check follows.
         architecture, args = found[0], {**found[1], **args}
     expected, args = tensors_of(architecture, args, shapes=shapes, num_classes=num_classes or 0)
     used, dropped = _without_classifier(chosen, renamed, expected)
-    dtypes = {target: raw.tensors.dtypes[source] for target, source in used.items()}
+    dtypes = {target: raw.tensors.dtypes[taken.names[0]] for target, taken in used.items()}
     absent = [t for t in expected if t not in used]
     filled = tuple(t for t in absent if _is_old_counter(t, used))
     return Plan(
@@ -136,13 +143,12 @@ def make_plan(
         takes=encoder,
         architecture=architecture,
         model_args=args,
-        keymap=keymap,
         expected=expected,
         used=used,
         dropped=dropped,
         missing=tuple(sorted(set(absent) - set(filled))),
         unexpected=tuple(sorted({*renamed.unexpected, *(t for t in used if t not in expected)})),
-        mismatched=_mismatched(expected, shapes, dtypes),
+        mismatched=(*mixed, *_mismatched(expected, shapes, dtypes)),
         filled=filled,
     )
 
@@ -171,7 +177,7 @@ def _encoder(raw: RawCheckpoint, layout: Layout, takes: str | None) -> str:
             hint = f"It holds {', '.join(held)}." if held else ""
             raise UnknownName(takes, f"{raw.path.name} holds no encoder of this name", hint)
         return takes
-    if layout.takes is not None:
+    if layout.takes is not None and held != (ONLY,):
         return layout.takes
     if len(held) > 1:
         reason = f"it holds several sets of weights: {', '.join(held)}"
@@ -179,16 +185,23 @@ def _encoder(raw: RawCheckpoint, layout: Layout, takes: str | None) -> str:
     return held[0]
 
 
-def _shapes(raw: RawCheckpoint, keymap: KeyMap, renamed: Renamed) -> dict[str, tuple[int, ...]]:
-    """Sizes by name in the encoder, as they are after reshaping."""
-    if not keymap.reshape:
-        return {target: raw.tensors.shapes[source] for target, source in renamed.used.items()}
-    return {
-        target: tuple(
-            keymap.reshaped(target, torch.empty(raw.tensors.shapes[source], device="meta")).shape
-        )
-        for target, source in renamed.used.items()
-    }
+def _shapes(
+    raw: RawCheckpoint, used: Mapping[str, Taken]
+) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...]]:
+    """Sizes by name in the encoder, and those tensors whose parts do not go together."""
+    shapes, mixed = {}, []
+    for target, taken in used.items():
+        held = [raw.tensors.shapes[name] for name in taken.names]
+        shapes[target] = held[0]
+        if taken.function is None:
+            continue
+        try:
+            made = taken.function(*(torch.empty(shape, device="meta") for shape in held))
+            shapes[target] = tuple(made.shape)
+        except (RuntimeError, IndexError, ValueError) as error:
+            parts = " and ".join(str(list(shape)) for shape in held)
+            mixed.append(f"{target}: {parts} do not go together ({type(error).__name__})")
+    return shapes, tuple(mixed)
 
 
 def _stem(shapes: Shapes) -> str:
@@ -197,11 +210,11 @@ def _stem(shapes: Shapes) -> str:
 
 def _without_classifier(
     layout: Layout, renamed: Renamed, expected: Mapping[str, torch.Tensor]
-) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+) -> tuple[dict[str, Taken], dict[str, tuple[str, ...]]]:
     """Drop the classification head by name, unless the network was built with one."""
     head = {
-        target: source
-        for target, source in renamed.used.items()
+        target: taken
+        for target, taken in renamed.used.items()
         if layout.classifier is not None
         and target not in expected
         and re.fullmatch(layout.classifier, target)
@@ -209,11 +222,11 @@ def _without_classifier(
     used = {t: s for t, s in renamed.used.items() if t not in head}
     dropped = dict(renamed.dropped)
     if head:
-        dropped[_CLASSIFIER] = tuple(head.values())
+        dropped[_CLASSIFIER] = tuple(name for taken in head.values() for name in taken.names)
     return used, dropped
 
 
-def _is_old_counter(target: str, used: Mapping[str, str]) -> bool:
+def _is_old_counter(target: str, used: Mapping[str, Taken]) -> bool:
     """A batch norm's counter of batches, which torch before 0.4.1 did not save.
 
     Inference never reads it. It may be absent only beside statistics that are there.

@@ -28,11 +28,14 @@ class Report:
         suspicious: Those of them that are code, or might be; the file is refused for them.
         tensors: Number of tensors in the file.
         dtypes: Number of tensors by type, as in the file.
+        known_as: Name of the card whose file this is, by its sha256; None if there is none.
+        licence: Licence of the weights by that card.
         layout: Name of the layout; None if none fits.
+        unproven: Whether the layout is known from a list of names and sizes alone.
         takes: Which of the file's encoders is taken.
         architecture: Stock timm name; None if it is not known.
         model_args: Arguments of that network.
-        used: Number of tensors that become the encoder's.
+        used: Number of the encoder's tensors that are set from the file.
         dropped: Number of tensors left out, by the rule that names them.
         missing: Encoder tensors that the file does not set.
         unexpected: Tensors that neither the encoder nor a rule accounts for.
@@ -52,7 +55,10 @@ class Report:
     suspicious: tuple[str, ...] = ()
     tensors: int = 0
     dtypes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    known_as: str | None = None
+    licence: str | None = None
     layout: str | None = None
+    unproven: bool = False
     takes: str | None = None
     architecture: str | None = None
     model_args: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -83,7 +89,8 @@ class Report:
             "sha256": self.sha256 or "not taken",
             "code": listed(self.suspicious) or "none; nothing was run",
             "tensors": f"{self.tensors} ({dtypes})" if dtypes else str(self.tensors),
-            "layout": f"{self.layout}, {self.takes}" if self.layout else "unknown",
+            "licence": self._licence(),
+            "layout": self._layout(),
             "architecture": f"{self.architecture} ({args})" if self.architecture else "unknown",
             "used": str(self.used) + (f", cast to {self.cast_to}" if self.cast_to else ""),
             "dropped": ", ".join(f"{n} {rule}" for rule, n in self.dropped.items()) or "none",
@@ -94,6 +101,17 @@ class Report:
                 facts[name.replace("_", " ")] = f"{len(names)}: {listed(names)}"
         facts["verdict"] = self.problem or "converts: every encoder tensor is set from the file"
         return [f"{key:<13} {_printable(value)}" for key, value in facts.items()]
+
+    def _licence(self) -> str:
+        if self.known_as is None:
+            return "unknown: no card has this sha256"
+        return f"{self.licence or 'unknown'} (the file of {self.known_as})"
+
+    def _layout(self) -> str:
+        if self.layout is None:
+            return "unknown"
+        mark = " (unproven on the authors' file)" if self.unproven else ""
+        return f"{self.layout}, {self.takes}{mark}"
 
 
 def _printable(text: str) -> str:

@@ -24,7 +24,7 @@ from timm.models import (
 from torch import Tensor, nn
 
 from cxr_foundation import catalog
-from cxr_foundation.convert import adapt_channels, convert, read
+from cxr_foundation.convert import Stem, adapt_channels, convert, read
 from cxr_foundation.convert.report import listed
 from cxr_foundation.errors import KeyMismatch
 from cxr_foundation.models.meta import on_meta
@@ -34,7 +34,7 @@ __all__ = ["assemble", "build", "origin_of", "without_weights"]
 
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 # Arguments that decide what tensors a network has, so that a file can be held to it.
-_SHAPING = {"patch_size", "ref_feat_shape"}
+_SHAPING = {"patch_size", "ref_feat_shape", "embed_dim", "depth", "num_heads", "mlp_ratio"}
 _SOURCES = ("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source")
 
 
@@ -142,10 +142,11 @@ def assemble(
     make = functools.partial(make, num_classes=classes if kept else 0)
     with on_meta():
         empty: nn.Module = make(pretrained=False)
+    padded = _pads(empty)
 
     def prepared(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         state = {k: v for k, v in state.items() if kept or k.rpartition(".")[0] not in heads}
-        return _with_channels(state, _listed(cfg.first_conv), channels)
+        return _with_channels(state, cfg, channels, padded=padded)
 
     if raw is None:
         state = prepared(held)
@@ -166,6 +167,7 @@ def assemble(
             state = prepared(_converted(raw.path, stock, make, cfg, classes if kept else None))
         model = _fitted(make, state, cfg, channels, subject)
         model.pretrained_cfg = model.default_cfg = empty.pretrained_cfg
+    _tell_input(model, cfg, channels)
     if classes and not kept and not asked.get("features_only"):
         model.reset_classifier(classes)  # type: ignore[operator]
     return model
@@ -185,15 +187,54 @@ def _converted(
     return convert(path, architecture=stock, model_args=claims, num_classes=classes).state
 
 
+def _pads(network: nn.Module) -> bool:
+    """Whether a network's first layer pads its input."""
+    first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
+    return first is not None and first.padding not in ("valid", 0, (0, 0))
+
+
 def _with_channels(
-    state: Mapping[str, Tensor], stems: Sequence[str], channels: int
+    state: Mapping[str, Tensor], cfg: PretrainedCfg, channels: int, *, padded: bool
 ) -> dict[str, Tensor]:
     adapted = dict(state)
-    for name in (f"{stem}.weight" for stem in stems):
-        kernel = state.get(name)
-        if kernel is not None and kernel.ndim == 4 and kernel.shape[1] != channels:
-            adapted[name] = adapt_channels(kernel.float(), channels)
+    for stem in _listed(cfg.first_conv):
+        weight, bias = state.get(f"{stem}.weight"), state.get(f"{stem}.bias")
+        if weight is None or weight.ndim != 4 or weight.shape[1] == channels:
+            continue
+        bias = None if bias is None else bias.float()
+        mean, std = _normalisation(cfg, weight.shape[1])
+        held = Stem(weight=weight.float(), bias=bias, mean=mean, std=std, padded=padded)
+        made = adapt_channels(held, channels)
+        adapted[f"{stem}.weight"] = made.weight
+        if made.bias is not None:
+            adapted[f"{stem}.bias"] = made.bias
     return adapted
+
+
+def _normalisation(
+    cfg: PretrainedCfg, channels: int
+) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Mean and standard deviation of so many channels; None where the weights' are not known."""
+    found = []
+    for values in (cfg.mean, cfg.std):
+        values = tuple(values or ())
+        found.append(values * channels if len(values) == 1 else values)
+    known = all(len(values) == channels for values in found)
+    return (found[0], found[1]) if known else (None, None)
+
+
+def _tell_input(model: nn.Module, cfg: PretrainedCfg, channels: int) -> None:
+    """Write into a model what its input has to be, where its channels were adapted."""
+    held = cfg.input_size[0]
+    told = getattr(model, "pretrained_cfg", None)
+    if channels == held or not isinstance(told, dict):
+        return
+    mean, std = _normalisation(cfg, held)
+    sizes = torch.empty(1, held, 1, 1)
+    stem = adapt_channels(Stem(weight=sizes, bias=sizes[:, 0, 0, 0], mean=mean, std=std), channels)
+    size = (channels, *cfg.input_size[1:])
+    adapted = {**told, "input_size": size, "mean": stem.mean, "std": stem.std}
+    model.pretrained_cfg = model.default_cfg = adapted  # type: ignore[assignment]
 
 
 def _check_values(state: Mapping[str, Tensor], subject: str) -> None:
