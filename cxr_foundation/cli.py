@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cxr_foundation import __version__
+# Not from the package itself: `cxr doctor` has to run where another one has overwritten it.
+from cxr_foundation._version import __version__
 from cxr_foundation.errors import CxrError
 
 app = typer.Typer(
@@ -30,6 +31,15 @@ class Mode(StrEnum):
 
     knn = "knn"
     probe = "probe"
+
+
+class Precision(StrEnum):
+    """Type of a folder's weights; "keep" leaves that of the file."""
+
+    float32 = "float32"
+    float16 = "float16"
+    bfloat16 = "bfloat16"
+    keep = "keep"
 
 
 class Side(StrEnum):
@@ -83,17 +93,13 @@ def list_(
 
     Example: cxr list "*vit*"
     """
-    from cxr_foundation.catalog import describe, list_models
+    from cxr_foundation.catalog import describe, list_models, table
 
     found = list_models(pattern, pretrained=pretrained)
     if as_json:
         _print_json([describe(c) for c in found])
         return
-    for c in found:
-        size = "x".join(str(s) for s in c.contract.size)
-        licence = c.licences.weights or "licence unknown"
-        mark = "*" if c.default else " "
-        typer.echo(f"{mark} {c.name:32} {size:9} {c.training.method:22} {licence:22} {c.title}")
+    typer.echo("\n".join(table(found)))
     typer.echo(
         "* is what the bare architecture name loads. `cxr show NAME` prints a card.", err=True
     )
@@ -146,15 +152,29 @@ def convert(
     takes: Annotated[
         str | None, typer.Option(help="Which encoder of several, e.g. encoder_k or teacher.")
     ] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="Layout of the file, if its keys do not tell.")
+    ] = None,
+    dtype: Annotated[Precision, typer.Option(help="Type of the weights.")] = Precision.float32,
     as_json: AsJson = False,
 ) -> None:
     """Turn a checkpoint into a published folder that timm and AutoModel load.
 
     Example: cxr convert CheSS.pth.tar chess/ --name cxr_resnet50.chess
     """
-    from cxr_foundation.models.published import convert_to_folder
+    import torch
 
-    report = convert_to_folder(file, out_dir, name=name, architecture=architecture, takes=takes)
+    from cxr_foundation.models.loading import convert_to_folder
+
+    report = convert_to_folder(
+        file,
+        out_dir,
+        name=name,
+        architecture=architecture,
+        layout=layout,
+        takes=takes,
+        dtype=None if dtype is Precision.keep else getattr(torch, dtype),
+    )
     if as_json:
         _print_json(report.to_dict())
     else:
@@ -180,6 +200,29 @@ def verify(
     else:
         typer.echo("\n".join(verdict.lines()))
     raise typer.Exit({"pass": 0, "fail": 1, "unverified": 3}[verdict.status])
+
+
+@app.command()
+def doctor(
+    name: Annotated[
+        str | None, typer.Argument(help="Model name; left out, the installation is looked at.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether this installation is sound, or whether a model can be had, and how.
+
+    Downloads nothing. Leaves with 1 if a check failed.
+
+    Example: cxr doctor cxr_resnet50.chess
+    """
+    from cxr_foundation.models.doctor import doctor as examine
+
+    verdict = examine(name)
+    if as_json:
+        _print_json(verdict.to_dict())
+    else:
+        typer.echo("\n".join(verdict.lines()))
+    raise typer.Exit(int(verdict.failed))
 
 
 @app.command()

@@ -37,6 +37,7 @@ def test_every_verb_is_swept():
     assert sorted(" ".join(c) for c in commands()) == [
         "convert",
         "demo",
+        "doctor",
         "inspect",
         "list",
         "pretrain",
@@ -73,7 +74,8 @@ def test_the_version_is_printed():
 
 def test_list_names_the_default_of_an_architecture():
     lines = cxr("list", "cxr_resnet50*").stdout.splitlines()
-    assert [line.split()[:2] for line in lines] == [["*", "cxr_resnet50.chess"]]
+    assert [line.split()[1] for line in lines if line.startswith("*")] == ["cxr_resnet50.chess"]
+    assert len({line.index("  3x") for line in lines if "  3x" in line}) == 1
 
 
 def test_list_as_json_holds_the_contract():

@@ -505,7 +505,7 @@ def test_a_file_that_its_authors_give_by_hand_says_how_to_ask():
         fetch(Source(kind="ask", how="Write to a@example.org."), name="cxr_vit_b.x")
     assert str(caught.value) == (
         "cxr_vit_b.x: its authors give the file to those who ask."
-        " Write to a@example.org. Then `cxr convert FILE OUT_DIR`."
+        " Write to a@example.org. Then `cxr convert FILE OUT_DIR --name cxr_vit_b.x`."
     )
 
 
@@ -560,6 +560,6 @@ def test_a_damaged_stamp_is_no_stamp(tmp_path, content):
 
 
 def test_a_cards_file_name_never_leaves_the_cache(tmp_path):
-    place = sources._place("https://example.org/x", "../../.ssh/authorized_keys", tmp_path)
+    place = sources.place("https://example.org/x", "../../.ssh/authorized_keys", tmp_path)
     assert place.parent.parent == tmp_path / "cxr_foundation" / "sources"
     assert place.name == "_.._.ssh_authorized_keys"

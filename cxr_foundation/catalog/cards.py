@@ -196,6 +196,7 @@ _SOURCE: dict[str, scalars.Check] = {
     "size_bytes": scalars.maybe(scalars.count),
     "how": scalars.maybe(scalars.text),
 }
+_UNUSED = {kind: _SOURCE.keys() - used - {"kind"} for kind, used in rules.SOURCE_FIELDS.items()}
 _CONVERSION: dict[str, scalars.Check] = {
     "layout": scalars.maybe(scalars.text),
     "takes": scalars.maybe(scalars.text),
@@ -274,8 +275,7 @@ def _record(raw: dict[str, Any], file: Path) -> Checkpoint:
 def _unused(source: Any) -> Iterable[str]:
     """The fields of a source that its kind does not use."""
     kind = source.get("kind") if type(source) is dict else None
-    used = rules.SOURCE_FIELDS.get(kind, frozenset()) if type(kind) is str else frozenset()
-    return _SOURCE.keys() - used - {"kind"}
+    return _UNUSED.get(kind, ()) if type(kind) is str else ()
 
 
 def _fields(
@@ -287,22 +287,30 @@ def _fields(
         raise rules.Broken(key, "is not a mapping of keys")
     values = {}
     for name, value in raw.items():
-        if name not in checks:
+        check = checks.get(name)
+        if check is None:
             raise rules.Broken(f"{dot}{name}", "unknown key", closest(name, checks))
         try:
-            values[name] = checks[name](value)
+            values[name] = check(value)
         except ValueError as error:
             raise rules.Broken(f"{dot}{name}", str(error)) from None
-    for name in checks:
-        if name not in values and name not in left_out:
-            raise rules.Broken(f"{dot}{name}", "missing")
+    if len(values) < len(checks):
+        for name in checks:
+            if name not in values and name not in left_out:
+                raise rules.Broken(f"{dot}{name}", "missing")
     return values
 
 
 def _mapping(raw: Any, key: str, check: scalars.Check) -> dict[str, Any]:
     if type(raw) is not dict:
         raise rules.Broken(key, "is not a mapping of keys")
-    return _fields(key, raw, dict.fromkeys(raw, check))
+    values, name = {}, ""
+    try:
+        for name, value in raw.items():
+            values[name] = check(value)
+    except ValueError as error:
+        raise rules.Broken(f"{key}.{name}", str(error)) from None
+    return values
 
 
 def _results(raw: Any) -> tuple[Result, ...]:
@@ -321,7 +329,8 @@ def _contract(raw: Any) -> InputContract:
     rare = ("resize", "percentile", "normalise_first", "polarity")
     values = _fields(key, raw, _CONTRACT, left_out=rare)
     try:
-        return InputContract.from_dict(values)
+        # The schema above is that of `InputContract.from_dict`; ranges are checked by the contract.
+        return InputContract(**values)
     except ContractError as error:
         name = error.subject.removeprefix("contract: ")
         raise rules.Broken(f"{key}.{name}", error.reason) from None

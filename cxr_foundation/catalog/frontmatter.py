@@ -7,6 +7,7 @@ own reader, and those that readers disagree about (`no`, `on`) are refused.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,12 @@ _WORDS: dict[str, bool | None] = {
 }
 # YAML 1.1 reads these as booleans, YAML 1.2 as text.
 _AMBIGUOUS = {w for word in ("yes", "no", "on", "off") for w in (word, word.title(), word.upper())}
+_SPECIAL = {*_WORDS, *_AMBIGUOUS}
+_MAY_BE_NUMBER = frozenset("-+.0123456789")
+
+# Looked up for each of some two hundred events of a card.
+_Scalar, _Mapping = yaml.ScalarEvent, yaml.MappingStartEvent
+_MappingEnd, _SequenceEnd = yaml.MappingEndEvent, yaml.SequenceEndEvent
 
 
 def read_text(path: Path) -> str:
@@ -44,11 +51,15 @@ def read_text(path: Path) -> str:
     Raises:
         CardError: No such file, not a plain file, above 1 MiB, or not UTF-8.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise CardError(path, "there is no such file")
     try:
         with open(path, "rb") as file:
-            raw = file.read(_MAX_BYTES + 1)
+            # No buffer of a whole mebibyte for a card of three kilobytes.
+            size = min(os.fstat(file.fileno()).st_size, _MAX_BYTES)
+            raw = file.read(size + 1)
+            if len(raw) > size:
+                raw += file.read(_MAX_BYTES - size)
     except OSError as error:
         raise CardError(path, f"cannot be read ({error.strerror})") from error
     if len(raw) > _MAX_BYTES:
@@ -67,10 +78,20 @@ def split(text: str, path: Path) -> tuple[str, str]:
     """
     opening = _OPENING.match(text)
     # An empty block closes with the line break that opened it.
-    closing = _CLOSING.search(text, opening.end() - 1) if opening else None
+    closing = _closing(text, opening.end() - 1) if opening else None
     if opening is None or closing is None:
         raise CardError(path, "has no front matter between two lines of '---' at its top")
     return text[opening.end() : closing.start()], text[closing.end() :]
+
+
+def _closing(text: str, start: int) -> re.Match[str] | None:
+    """The first match of `_CLOSING` from `start` on; it is tried only where there are dashes."""
+    at = text.find("---", start + 1)
+    while at >= 0:
+        if found := _CLOSING.match(text, at - 1):
+            return found
+        at = text.find("---", at + 1)
+    return None
 
 
 def parse(text: str, path: Path) -> dict[str, Any]:
@@ -84,7 +105,9 @@ def parse(text: str, path: Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         # The block starts on the second line of the file, and a mark counts from 0.
         line = error.problem_mark.line + 2 if error.problem_mark else 1
-        raise CardError(f"{path}: line {line}", f"is not YAML: {error.problem}") from error
+        raise CardError(
+            f"{path}: line {line}", f"is not YAML: {str(error.problem)[:200]}"
+        ) from error
     except yaml.YAMLError as error:
         raise CardError(
             path, f"its front matter is not YAML: {str(error).splitlines()[0]}"
@@ -154,52 +177,55 @@ class _Parser:
 
     def value(self, event: Any) -> Any:
         kind = type(event)
-        if kind is yaml.AliasEvent or event.anchor is not None:
+        # An alias is an event of its own, which always has an anchor.
+        if event.anchor is not None:
             self.refuse("anchors and aliases are not allowed in a card")
         if event.tag is not None:
-            self.refuse(f"the tag {event.tag!r} is not allowed in a card")
-        if kind is yaml.ScalarEvent:
-            return self.scalar(event.value) if event.implicit[0] else event.value
+            self.refuse(f"the tag {event.tag[:80]!r} is not allowed in a card")
+        if kind is _Scalar:
+            text = event.value
+            # Nearly all are plain words, and need no look at what else they could mean.
+            if not event.implicit[0] or (text[:1] not in _MAY_BE_NUMBER and text not in _SPECIAL):
+                return text
+            return self.scalar(text)
         if len(self.keys) >= _MAX_DEPTH:
             self.refuse(f"is nested more than {_MAX_DEPTH} deep")
-        return self.mapping() if kind is yaml.MappingStartEvent else self.sequence()
+        return self.mapping() if kind is _Mapping else self.sequence()
 
     def sequence(self) -> list[Any]:
         values: list[Any] = []
         self.keys.append("[]")
-        while type(event := self.next()) is not yaml.SequenceEndEvent:
+        while type(event := self.next()) is not _SequenceEnd:
             values.append(self.value(event))
         self.keys.pop()
         return values
 
     def mapping(self) -> dict[str, Any]:
         values: dict[str, Any] = {}
-        while type(event := self.next()) is not yaml.MappingEndEvent:
-            name = self.value(event)
+        keys, following, value = self.keys, self.next, self.value
+        while type(event := following()) is not _MappingEnd:
+            name = value(event)
             if type(name) is not str:
-                self.refuse(f"the key {name!r} is not text; put it in quotes")
-            self.keys.append(name)
+                self.refuse(f"the key {repr(name)[:80]} is not text; put it in quotes")
+            keys.append(name)
             if name in values:
                 self.refuse("appears twice")
-            values[name] = self.value(self.next())
-            self.keys.pop()
+            values[name] = value(following())
+            keys.pop()
         return values
 
     def scalar(self, text: str) -> Any:
         """What an unquoted scalar means."""
         if text in _WORDS:
             return _WORDS[text]
-        if text[0] in "-+.0123456789":
-            if _INT.match(text):
-                if len(text) > 20:
-                    self.refuse(f"{text[:20]}… is no number; a hash goes in quotes")
-                return int(text)
-            if _FLOAT.match(text):
-                return float(text)
-        elif text in _AMBIGUOUS:
+        if text in _AMBIGUOUS:
             self.refuse(f"{text!r} is a word that YAML readers disagree about; quote it")
-        return text
+        if _INT.match(text):
+            if len(text) > 20:
+                self.refuse(f"{text[:20]}… is no number; a hash goes in quotes")
+            return int(text)
+        return float(text) if _FLOAT.match(text) else text
 
     def refuse(self, reason: str) -> NoReturn:
-        key = ".".join(self.keys).replace(".[]", "[]")
+        key = ".".join(key[:80] for key in self.keys).replace(".[]", "[]")
         raise CardError(f"{self.path}: {key}" if key else self.path, reason)

@@ -84,11 +84,11 @@ def _check_source(source: Source) -> None:
     identity = _IDENTITY[source.kind]
     if getattr(source, identity) is None:
         raise Broken(f"{_OURS}.source.{identity}", f"a source of kind '{source.kind}' needs it")
-    for field in dataclasses.fields(source):
-        if field.name in used or field.name in ("kind", "how"):
+    for name, value in vars(source).items():
+        if name in used or name in ("kind", "how"):
             continue
-        if getattr(source, field.name) is not None:
-            key = f"{_OURS}.source.{field.name}"
+        if value is not None:
+            key = f"{_OURS}.source.{name}"
             raise Broken(key, f"a source of kind '{source.kind}' does not use it")
 
 

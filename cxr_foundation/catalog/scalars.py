@@ -10,6 +10,7 @@ import array
 import base64
 import binascii
 import datetime
+import functools
 import math
 import re
 import sys
@@ -44,10 +45,18 @@ _VERIFIED = get_args(Verified)
 _EVIDENCE = re.compile(rf"({'|'.join(_VERIFIED)}) (\d{{4}}-\d{{2}}-\d{{2}}) (\S.*)")
 
 
+def _shown(value: Any) -> str:
+    """A value for a message: a card may hold a megabyte of anything."""
+    quoted = repr(value)
+    return quoted if len(quoted) <= 120 else f"{quoted[:120]}…"
+
+
 def text(value: Any) -> str:
     """Text that is neither empty nor able to drive a terminal."""
     if type(value) is not str:
-        raise ValueError(f"{value!r} is not text; put it in quotes")
+        raise ValueError(f"{_shown(value)} is not text; put it in quotes")
+    if value and value.isprintable():
+        return value
     if not value or not frontmatter.is_printable(value):
         raise ValueError("is empty" if not value else "holds control characters")
     return value
@@ -56,42 +65,42 @@ def text(value: Any) -> str:
 def flag(value: Any) -> bool:
     """Either true or false."""
     if type(value) is not bool:
-        raise ValueError(f"{value!r} is neither true nor false")
+        raise ValueError(f"{_shown(value)} is neither true nor false")
     return value
 
 
 def count(value: Any) -> int:
     """A whole number above 0."""
     if type(value) is not int or value < 1:
-        raise ValueError(f"{value!r} is not a whole number above 0")
+        raise ValueError(f"{_shown(value)} is not a whole number above 0")
     return value
 
 
 def number(value: Any) -> float:
     """A finite number."""
     if type(value) not in (int, float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is not a number")
+        raise ValueError(f"{_shown(value)} is not a number")
     return float(value)
 
 
 def counts(value: Any) -> tuple[int, ...]:
     """A list of whole numbers above 0, as a tuple."""
     if type(value) is not list:
-        raise ValueError(f"{value!r} is not a list of whole numbers")
+        raise ValueError(f"{_shown(value)} is not a list of whole numbers")
     return tuple(count(v) for v in value)
 
 
 def numbers(value: Any) -> tuple[float, ...]:
     """A list of finite numbers, as a tuple."""
     if type(value) is not list:
-        raise ValueError(f"{value!r} is not a list of numbers")
+        raise ValueError(f"{_shown(value)} is not a list of numbers")
     return tuple(number(v) for v in value)
 
 
 def texts(value: Any) -> tuple[str, ...]:
     """A list of texts, as a tuple."""
     if type(value) is not list:
-        raise ValueError(f"{value!r} is not a list of texts")
+        raise ValueError(f"{_shown(value)} is not a list of texts")
     return tuple(text(v) for v in value)
 
 
@@ -103,7 +112,7 @@ def texts_or_unknown(value: Any) -> tuple[str, ...]:
 def interval(value: Any) -> tuple[float, float]:
     """Two numbers."""
     if type(value) is not list or len(value) != 2:
-        raise ValueError(f"{value!r} is not [low, high]")
+        raise ValueError(f"{_shown(value)} is not [low, high]")
     return number(value[0]), number(value[1])
 
 
@@ -123,7 +132,7 @@ def one_of(literal: Any) -> Check:
 
     def check(value: Any) -> Any:
         if value not in allowed:
-            raise ValueError(f"{value!r} is not one of {', '.join(allowed)}")
+            raise ValueError(f"{_shown(value)} is not one of {', '.join(allowed)}")
         return value
 
     return check
@@ -136,7 +145,7 @@ def shape(pattern: str, what: str) -> Check:
     def check(value: Any) -> str:
         found = text(value)
         if matches(found) is None or ".." in found:
-            raise ValueError(f"{found!r} is not {what}")
+            raise ValueError(f"{_shown(found)} is not {what}")
         return found
 
     return check
@@ -144,14 +153,20 @@ def shape(pattern: str, what: str) -> Check:
 
 def evidence(value: Any) -> Evidence:
     """One line of evidence: how verified, when, where."""
-    line = _EVIDENCE.fullmatch(text(value))
+    return _evidence(text(value))
+
+
+@functools.lru_cache(maxsize=32)
+def _evidence(value: str) -> Evidence:
+    """Facts of one card mostly share a line; read once, it is one record for all of them."""
+    line = _EVIDENCE.fullmatch(value)
     if line is None:
-        raise ValueError(f"{value!r} is not '({'|'.join(_VERIFIED)}) YYYY-MM-DD where'")
+        raise ValueError(f"{_shown(value)} is not '({'|'.join(_VERIFIED)}) YYYY-MM-DD where'")
     verified, date, source = line.groups()
     try:
         datetime.date.fromisoformat(date)
     except ValueError:
-        raise ValueError(f"{date!r} is not a date") from None
+        raise ValueError(f"{_shown(date)} is not a date") from None
     return Evidence(verified=cast(Verified, verified), date=date, source=source)
 
 

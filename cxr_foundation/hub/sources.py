@@ -32,7 +32,7 @@ from cxr_foundation.hub.cache import (
     verified,
 )
 
-__all__ = ["fetch"]
+__all__ = ["fetch", "place"]
 
 WEIGHTS = "model.safetensors"
 _BY_HAND = "Download it in a browser, then `cxr convert FILE OUT_DIR`."
@@ -73,7 +73,7 @@ def fetch(
     if source.kind == "ask":
         how = f"{source.how} " if source.how else ""
         reason = "its authors give the file to those who ask"
-        raise AskTheAuthors(name, reason, f"{how}Then `cxr convert FILE OUT_DIR`.")
+        raise AskTheAuthors(name, reason, f"{how}Then `cxr convert FILE OUT_DIR --name {name}`.")
     if source.kind == "bundled":
         return _bundled(source, name)
     offline = is_offline(local_files_only)
@@ -86,14 +86,14 @@ def fetch(
         def write(path: Path) -> None:
             web.save(url, path, subject=name)
 
-        target = _place(url, filename, cache_dir)
+        target = place(url, filename, cache_dir)
     else:
         file_id = _known(source.file_id, name, "file_id")
 
         def write(path: Path) -> None:
             _save_from_drive(file_id, path, name)
 
-        target = _place(f"google_drive:{file_id}", source.filename or file_id, cache_dir)
+        target = place(f"google_drive:{file_id}", source.filename or file_id, cache_dir)
     return _cached(source, target, write, name=name, offline=offline)
 
 
@@ -149,7 +149,7 @@ def _from_hub(
         )
 
 
-def _place(address: str, filename: str, cache_dir: str | os.PathLike[str] | None) -> Path:
+def place(address: str, filename: str, cache_dir: str | os.PathLike[str] | None) -> Path:
     """Where the file of an address is cached; the name is one path part, whatever a card says."""
     key = hashlib.sha256(address.encode()).hexdigest()[:16]
     plain = re.sub(r"[^\w.-]", "_", filename).lstrip(".") or "file"

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from cxr_foundation.errors import SourceUnavailable
 
-__all__ = ["save"]
+__all__ = ["is_loopback", "opened", "save"]
 
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 _HOPS = 10
@@ -78,7 +78,7 @@ def _attempt(url: str, file: BinaryIO, bar: Any, subject: str) -> None:
     if offset:
         headers["Range"] = f"bytes={offset}-"
     with contextlib.ExitStack() as stack:
-        response = _open(stack, url, headers, subject)
+        response = opened(stack, url, headers, subject)
         status = response.status_code
         if status in _PASSING:
             wait = _retry_after(response.headers.get("Retry-After"))
@@ -113,11 +113,11 @@ def _copy(response: Any, file: BinaryIO, bar: Any) -> None:
             since, mark = time.monotonic(), file.tell()
 
 
-def _open(stack: contextlib.ExitStack, url: str, headers: dict[str, str], subject: str) -> Any:
+def opened(stack: contextlib.ExitStack, url: str, headers: dict[str, str], subject: str) -> Any:
     """The first answer that is no redirect."""
-    local = _is_loopback(url)
+    local = is_loopback(url)
     for _ in range(_HOPS):
-        if not (url.startswith("https://") or (local and _is_loopback(url))):
+        if not (url.startswith("https://") or (local and is_loopback(url))):
             reason = f"{urllib.parse.urlsplit(url).scheme or 'a path'} is not https"
             raise SourceUnavailable(subject, reason, "Only https addresses are fetched.")
         stream = huggingface_hub.get_session().stream(
@@ -131,7 +131,8 @@ def _open(stack: contextlib.ExitStack, url: str, headers: dict[str, str], subjec
     raise SourceUnavailable(subject, f"{host} redirects in a circle", "Tell the file's owner.")
 
 
-def _is_loopback(url: str) -> bool:
+def is_loopback(url: str) -> bool:
+    """Whether an address is plain http to this machine."""
     address = urllib.parse.urlsplit(url)
     return address.scheme == "http" and address.hostname in _LOOPBACK
 

@@ -23,14 +23,12 @@ from torch import Tensor
 from cxr_foundation import catalog, hub
 from cxr_foundation.catalog import Checkpoint, Source
 from cxr_foundation.convert import convert
-from cxr_foundation.errors import (
-    UnknownLayout,
-)
+from cxr_foundation.errors import UnknownLayout
 from cxr_foundation.files import atomic_write, sha256_of
 from cxr_foundation.hub.cache import difference, output_failed
 from cxr_foundation.models import published
 
-__all__ = ["Origin", "address", "locate", "weights_path"]
+__all__ = ["Origin", "address", "converted_path", "locate", "weights_path"]
 
 # Rises when a conversion gives other tensors than before, so that old caches are left alone.
 _CONVERSION = 1
@@ -157,12 +155,10 @@ def weights_path(
         raise UnknownLayout(
             checkpoint.name, f"{reason} ({why})" if why else reason, "See `cxr show NAME`."
         )
-    pin, raw = revision or checkpoint.source.revision, None
-    if checkpoint.source.kind == "hub" and not _COMMIT.fullmatch(pin or ""):
-        # A branch may have moved on: the file's own folder tells the commit that it stands at.
+    raw = None
+    if not _is_pinned(checkpoint.source, revision):
         raw = fetch()
-        pin = raw.parent.name
-    folder = hub.cache_root(cache_dir) / "converted" / checkpoint.name / _key(checkpoint, pin)
+    folder = _folder(checkpoint, revision, raw, cache_dir)
     if (held := _held(folder)) is not None:
         return held
     raw = raw or fetch()
@@ -178,8 +174,41 @@ def weights_path(
         lock.release()
 
 
-def _key(checkpoint: Checkpoint, pin: str | None) -> str:
-    """Name of a conversion, by all that it is made from."""
+def converted_path(
+    checkpoint: Checkpoint,
+    raw: Path | None,
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> Path | None:
+    """The converted file of a card, where the cache has it with the bytes that were written.
+
+    Args:
+        checkpoint: The card.
+        raw: The authors' file, where the cache has it.
+        cache_dir: As in huggingface_hub.
+    """
+    if raw is None and not _is_pinned(checkpoint.source, None):
+        return None
+    return _held(_folder(checkpoint, None, raw, cache_dir))
+
+
+def _is_pinned(source: Source, revision: str | None) -> bool:
+    """Whether the card alone says which bytes are meant: a branch of the Hub may move on."""
+    return source.kind != "hub" or _COMMIT.fullmatch(revision or source.revision or "") is not None
+
+
+def _folder(
+    checkpoint: Checkpoint,
+    revision: str | None,
+    raw: Path | None,
+    cache_dir: str | os.PathLike[str] | None,
+) -> Path:
+    """Where a conversion is kept, named by all that it is made from."""
+    source = checkpoint.source
+    pin = revision or source.revision
+    if raw is not None and not _is_pinned(source, revision):
+        # Below the Hub's cache the file's own folder tells the commit that it stands at.
+        pin = raw.parents[(source.filename or "").count("/")].name
     made_from = {
         "conversion": _CONVERSION,
         "source": {**dataclasses.asdict(checkpoint.source), "revision": pin},
@@ -187,7 +216,8 @@ def _key(checkpoint: Checkpoint, pin: str | None) -> str:
         "takes": checkpoint.conversion.takes,
         "contract": checkpoint.contract.to_dict(),
     }
-    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
+    return hub.cache_root(cache_dir) / "converted" / checkpoint.name / key
 
 
 def _note_of(folder: Path) -> Path:
