@@ -31,11 +31,18 @@ MILLIONS = {
     "cxr_swin_l": 195.2,
     "cxr_vit_b": 85.8,
     "cxr_vit_b14": 86.6,
+    "cxr_vit_b14_reg4": 86.6,
+    "cxr_vit_b16_clip": 86.4,
+    "cxr_vit_b16_siglip": 93.5,
     "cxr_vit_b32": 87.5,
     "cxr_vit_l": 303.3,
     "cxr_vit_l14": 304.4,
+    "cxr_vit_l16": 304.2,
+    "cxr_vit_l16_reg4": 304.6,
+    "cxr_vit_l16_siglip": 316.7,
     "cxr_vit_s": 21.7,
     "cxr_vit_s14": 22.1,
+    "cxr_vit_s14_reg4": 22.1,
     "cxr_vit_ti": 5.5,
 }
 
@@ -112,15 +119,14 @@ def test_the_image_size_can_be_chosen(name):
 def test_loading_is_bit_equal_to_timms_own(name, tmp_path):
     stock, args = STOCK[name]
     size = {"img_size": 224} if name in FIXED_SIZE else {}
-    shrink = {**small(name), **size, "in_chans": 3}
+    shrink = {**args, **small(name), **size, "in_chans": 3}
     weights = tmp_path / "model.safetensors"
-    save_file(random_encoder(stock, **args, **shrink).state_dict(), weights)
+    save_file(random_encoder(stock, **shrink).state_dict(), weights)
     own = timm.create_model(
         stock,
         pretrained=True,
         pretrained_cfg_overlay={"file": str(weights), "num_classes": 0},
         num_classes=0,
-        **args,
         **shrink,
     )
     ours = timm.create_model(
@@ -193,8 +199,8 @@ def test_every_name_takes_three_lines():
     entry = re.compile(
         r"@register_model\n"
         r"def (cxr_\w+)\(pretrained: bool = False, \*\*kwargs: Any\) -> nn.Module:\n"
-        r'    """.+"""\n    return build\("(cxr_\w+)", \*STOCK\["(cxr_\w+)"\], '
-        r"pretrained=pretrained, \*\*kwargs\)\n"
+        r'    """.+"""\n    return build\(\s*"(cxr_\w+)", \*STOCK\["(cxr_\w+)"\], '
+        r"pretrained=pretrained, \*\*kwargs\s*\)\n"
     )
     found = entry.findall(source)
     assert sorted(f[0] for f in found) == NAMES

@@ -25,8 +25,7 @@ from cxr_foundation.errors import (
 )
 from cxr_foundation.files import sha256_of
 from cxr_foundation.models import published
-from cxr_foundation.models.loading import load, processor
-from cxr_foundation.models.published import convert_to_folder, read_config
+from cxr_foundation.models.loading import convert_to_folder, load, processor, read_config
 
 # Run before anything else: this package does not exist for the process.
 WITHOUT_US = """
@@ -184,6 +183,27 @@ def test_features_are_bit_equal_where_this_package_is_not_installed(
         for door in ("timm", "auto", "classifier")
     }
     assert differences == {"timm": 0.0, "auto": 0.0, "classifier": 0.0}
+
+
+def test_a_claimed_name_of_ours_is_written_as_the_stock_name(tmp_path):
+    file = tmp_path / "a.safetensors"
+    save_file(random_encoder("resnet18").state_dict(), file)
+    convert_to_folder(file, tmp_path / "out", architecture="cxr_resnet18")
+    assert read_config(tmp_path / "out").architecture == "resnet18"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, None])
+def test_the_type_of_the_weights_is_the_files_or_the_one_that_is_asked_for(tmp_path, dtype):
+    file = tmp_path / "a.safetensors"
+    state = {
+        n: t.double() if t.is_floating_point() else t
+        for n, t in random_encoder("resnet18").state_dict().items()
+    }
+    save_file(state, file)
+    report = convert_to_folder(file, tmp_path / "out", dtype=dtype)
+    held = load_file(tmp_path / "out" / "model.safetensors")
+    assert held["conv1.weight"].dtype == (dtype or torch.float64)
+    assert report.cast_to == (None if dtype is None else "float16")
 
 
 def test_a_model_fine_tuned_and_saved_by_transformers_loads_in_timm_and_here(folder, tmp_path):

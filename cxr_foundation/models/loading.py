@@ -5,33 +5,54 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 # First of all: whoever imports timm registers the architectures.
 import timm
+import torch
 from timm.models import PretrainedCfg, get_pretrained_cfg, model_entrypoint
 from torch import nn
 
 from cxr_foundation import catalog
 from cxr_foundation.catalog import Checkpoint
 from cxr_foundation.contract import InputContract
-from cxr_foundation.convert import convert, read
+from cxr_foundation.convert import Report, convert, read
 from cxr_foundation.errors import (
     ContractError,
+    HashMismatch,
     KeyMismatch,
     UnknownName,
     UnreadableCheckpoint,
 )
 from cxr_foundation.images.processor import Processor
-from cxr_foundation.models import sources
+from cxr_foundation.models import published, sources
 from cxr_foundation.models.architectures import STOCK, cfg_of
 from cxr_foundation.models.build import assemble, origin_of, without_weights
 from cxr_foundation.models.config import PublishedConfig, read_config, weights_of
 from cxr_foundation.registry import closest
 
-__all__ = ["contract_of", "create_model", "load", "processor", "weights_path"]
+# What timm raises for arguments that its networks do not take, or take only in other numbers.
+_CANNOT_BUILD = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+__all__ = [
+    "contract_of",
+    "convert_to_folder",
+    "create_model",
+    "load",
+    "processor",
+    "weights_path",
+]
 
 
 def create_model(
@@ -142,6 +163,102 @@ def load(
     ).eval()
 
 
+def convert_to_folder(
+    file: str | os.PathLike[str],
+    out_dir: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    architecture: str | None = None,
+    layout: str | None = None,
+    takes: str | None = None,
+    dtype: torch.dtype | None = torch.float32,
+) -> Report:
+    """A checkpoint from the wild as a published folder.
+
+    Args:
+        file: A checkpoint of any known layout.
+        out_dir: Must not exist, or be empty.
+        name: Card that the file belongs to: it gives layout, contract and `README.md`, and the
+            file is held to its sha256. Without it the contract is unknown, and says so.
+        architecture: "cxr_*" or stock timm name that it is claimed to be; None: as the shapes tell.
+        layout: Name in `convert.layouts`; None: by the card or by keys.
+        takes: Which encoder of several; None: by the card or by the layout's rule.
+        dtype: Type of floating-point tensors in the folder; None keeps the file's. Loaders give
+            float32 parameters from each of them.
+
+    Returns:
+        What became of every tensor of the file.
+
+    Raises:
+        CheckpointError: The file is not a checkpoint, names code, or does not set every tensor.
+        HashMismatch: It is not the file of the card.
+        UnknownName: No such card, architecture, layout or encoder.
+        OutputError: The folder is there, or cannot be written.
+    """
+    card = None if name is None else catalog.checkpoint(name)
+    if card is not None:
+        layout, takes = layout or card.conversion.layout, takes or card.conversion.takes
+    stock, args = _stock(architecture)
+    converted = convert(
+        file, architecture=stock, model_args=args, layout=layout, takes=takes, dtype=dtype
+    )
+    sha256 = converted.report.sha256
+    if card is not None and card.source.sha256 not in (None, sha256):
+        reason = f"its sha256 is {sha256} where the card of {card.name} gives {card.source.sha256}"
+        raise HashMismatch(file, reason, "Leave out the name, or get the file of the card.")
+    if card is not None:
+        contract, text, tag = card.contract, published.card_text(card), card.name.partition(".")[2]
+        if contract.channels != converted.model_args["in_chans"]:
+            channels = converted.model_args["in_chans"]
+            reason = f"takes {channels} channels where the card says {contract.channels}"
+            raise KeyMismatch(file, reason)
+    else:
+        contract, tag = _unknown_contract(converted.architecture, converted.model_args), "converted"
+        text = _plain_card(Path(file).name, converted.architecture, sha256)
+    published.write(
+        out_dir,
+        state=converted.state,
+        architecture=converted.architecture,
+        model_args=converted.model_args,
+        contract=contract,
+        card_text=text,
+        tag=tag,
+    )
+    return converted.report
+
+
+def _unknown_contract(architecture: str, args: Mapping[str, Any]) -> InputContract:
+    """Channels and size are in the network; how pixels were prepared is not, and is not guessed."""
+    stock = get_pretrained_cfg(architecture)
+    size = args.get("img_size") or (stock.input_size[1:] if stock else (224, 224))
+    height, width = (size, size) if isinstance(size, int) else size
+    return InputContract(
+        channels=args["in_chans"],
+        size=(height, width),
+        intensity="unknown",
+        mean=None,
+        std=None,
+    )
+
+
+def _plain_card(file: str, architecture: str, sha256: str | None) -> str:
+    shown = re.sub(r"[^\w. -]", "?", file)
+    return f"""---
+license: unknown
+library_name: timm
+pipeline_tag: image-feature-extraction
+tags: [chest-x-ray]
+---
+
+# {architecture} from {shown}
+
+Converted by `cxr convert`; sha256 of the file: `{sha256}`.
+
+Nobody has said yet how its input was prepared, what it was trained on and what its licence allows.
+Until this card says so, `cxr push` refuses the folder and no processor can be built for it.
+"""
+
+
 def _load_folder(
     folder: Path, architecture: str | None, in_chans: int | None, num_classes: int
 ) -> nn.Module:
@@ -179,7 +296,7 @@ def _exactly(
     )
     try:
         model = assemble(make, weights, stock=stock, cfg=cfg, subject=subject, exact=True)
-    except (TypeError, ValueError, RuntimeError, AssertionError, ArithmeticError) as error:
+    except _CANNOT_BUILD as error:
         reason = f"timm cannot build {architecture} with its model_args ({type(error).__name__})"
         raise KeyMismatch(subject, reason) from error
     model._model_args = {**own, **args}  # type: ignore[assignment]

@@ -20,12 +20,10 @@ from safetensors.torch import save_file
 from timm.models import get_pretrained_cfg, model_entrypoint
 from torch import Tensor, nn
 
-from cxr_foundation import catalog
 from cxr_foundation.catalog import Checkpoint
 from cxr_foundation.contract import InputContract
-from cxr_foundation.convert import Report, convert
 from cxr_foundation.convert.report import listed
-from cxr_foundation.errors import HashMismatch, KeyMismatch, OutputFailed, UnknownName
+from cxr_foundation.errors import KeyMismatch, OutputFailed, UnknownName
 from cxr_foundation.files import atomic_folder
 from cxr_foundation.models.config import (
     CONFIG,
@@ -40,7 +38,6 @@ from cxr_foundation.models.meta import on_meta
 __all__ = [
     "PublishedConfig",
     "card_text",
-    "convert_to_folder",
     "read_config",
     "weights_of",
     "write",
@@ -191,93 +188,3 @@ def _network(architecture: str, args: Mapping[str, Any], num_classes: int) -> nn
         reason = f"timm cannot build {architecture} with these model_args ({type(error).__name__})"
         raise KeyMismatch(architecture, reason) from error
     return network
-
-
-def convert_to_folder(
-    file: str | os.PathLike[str],
-    out_dir: str | os.PathLike[str],
-    *,
-    name: str | None = None,
-    architecture: str | None = None,
-    layout: str | None = None,
-    takes: str | None = None,
-) -> Report:
-    """A checkpoint from the wild as a published folder.
-
-    Args:
-        file: A checkpoint of any known layout.
-        out_dir: Must not exist, or be empty.
-        name: Card that the file belongs to: it gives layout, contract and `README.md`, and the
-            file is held to its sha256. Without it the contract is unknown, and says so.
-        architecture: Stock timm name that it is claimed to be; None: as the shapes tell.
-        layout: Name in `convert.layouts`; None: by the card or by keys.
-        takes: Which encoder of several; None: by the card or by the layout's rule.
-
-    Returns:
-        What became of every tensor of the file.
-
-    Raises:
-        CheckpointError: The file is not a checkpoint, names code, or does not set every tensor.
-        HashMismatch: It is not the file of the card.
-        UnknownName: No such card, architecture, layout or encoder.
-        OutputError: The folder is there, or cannot be written.
-    """
-    card = None if name is None else catalog.checkpoint(name)
-    if card is not None:
-        layout, takes = layout or card.conversion.layout, takes or card.conversion.takes
-    converted = convert(file, architecture=architecture, layout=layout, takes=takes)
-    sha256 = converted.report.sha256
-    if card is not None and card.source.sha256 not in (None, sha256):
-        reason = f"its sha256 is {sha256} where the card of {card.name} gives {card.source.sha256}"
-        raise HashMismatch(file, reason, "Leave out the name, or get the file of the card.")
-    if card is not None:
-        contract, text, tag = card.contract, card_text(card), card.name.partition(".")[2]
-        if contract.channels != converted.model_args["in_chans"]:
-            channels = converted.model_args["in_chans"]
-            reason = f"takes {channels} channels where the card says {contract.channels}"
-            raise KeyMismatch(file, reason)
-    else:
-        contract, tag = _unknown_contract(converted.architecture, converted.model_args), "converted"
-        text = _plain_card(Path(file).name, converted.architecture, sha256)
-    write(
-        out_dir,
-        state=converted.state,
-        architecture=converted.architecture,
-        model_args=converted.model_args,
-        contract=contract,
-        card_text=text,
-        tag=tag,
-    )
-    return converted.report
-
-
-def _unknown_contract(architecture: str, args: Mapping[str, Any]) -> InputContract:
-    """Channels and size are in the network; how pixels were prepared is not, and is not guessed."""
-    stock = get_pretrained_cfg(architecture)
-    size = args.get("img_size") or (stock.input_size[1:] if stock else (224, 224))
-    height, width = (size, size) if isinstance(size, int) else size
-    return InputContract(
-        channels=args["in_chans"],
-        size=(height, width),
-        intensity="unknown",
-        mean=None,
-        std=None,
-    )
-
-
-def _plain_card(file: str, architecture: str, sha256: str | None) -> str:
-    shown = re.sub(r"[^\w. -]", "?", file)
-    return f"""---
-license: unknown
-library_name: timm
-pipeline_tag: image-feature-extraction
-tags: [chest-x-ray]
----
-
-# {architecture} from {shown}
-
-Converted by `cxr convert`; sha256 of the file: `{sha256}`.
-
-Nobody has said yet how its input was prepared, what it was trained on and what its licence allows.
-Until this card says so, `cxr push` refuses the folder and no processor can be built for it.
-"""
