@@ -162,8 +162,6 @@ def convert(
 
     Example: cxr convert CheSS.pth.tar chess/ --name cxr_resnet50.chess
     """
-    import torch
-
     from cxr_foundation.models.loading import convert_to_folder
 
     report = convert_to_folder(
@@ -173,7 +171,7 @@ def convert(
         architecture=architecture,
         layout=layout,
         takes=takes,
-        dtype=None if dtype is Precision.keep else getattr(torch, dtype),
+        dtype=None if dtype is Precision.keep else dtype.value,
     )
     if as_json:
         _print_json(report.to_dict())

@@ -5,7 +5,7 @@ import torch
 from encoders import contract, publish
 from torch.nn.functional import conv2d
 
-from cxr_foundation.convert import Stem, adapt_channels
+from cxr_foundation.models.channels import Stem, adapt_channels
 from cxr_foundation.errors import KeyMismatch
 from cxr_foundation.models.loading import load
 

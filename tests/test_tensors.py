@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import textwrap
 
 import pytest
 import timm
@@ -25,6 +26,14 @@ NETWORKS = [
     ("vit_large_patch14_clip_224", {"img_size": 336}),
     ("vit_base_patch16_siglip_224", {}),
     ("vit_large_patch16_siglip_384", {}),
+    ("vit_small_patch16_224", {"num_heads": 12}),
+    ("eva02_base_patch14_224", {}),
+    *(
+        (f"eva02_{size}_patch14_224", {"patch_size": 16, "ref_feat_shape": (14, 14)})
+        for size in ("tiny", "small", "base")
+    ),
+    *((f"samvit_{size}_patch16", {}) for size in ("base", "large", "huge")),
+    ("samvit_base_patch16", {"img_size": 256}),
 ]
 
 
@@ -55,7 +64,16 @@ def test_what_is_not_known_is_not_guessed(name, args):
     assert tensors.known_tensors(name, args) is None
 
 
-def test_it_needs_neither_torch_nor_timm():
-    code = "import sys, cxr_foundation.convert.tensors; print({'torch', 'timm'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() in ("set()", "{'torch'}")
+def test_a_file_is_described_without_torch_or_timm(tmp_path):
+    network = timm.create_model("resnet18", num_classes=0)
+    torch.save({"state_dict": network.state_dict()}, tmp_path / "a.pth")
+    code = """
+        import sys
+        from cxr_foundation.convert import inspect
+        report = inspect(sys.argv[1])
+        assert report.architecture == "resnet18" and report.problem is None
+        print({"torch", "timm", "transformers", "huggingface_hub"} & set(sys.modules))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "a.pth")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

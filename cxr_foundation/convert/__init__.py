@@ -12,19 +12,21 @@ import collections
 import dataclasses
 import os
 from collections.abc import Mapping
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from cxr_foundation import catalog
-from cxr_foundation.convert.channels import Stem, adapt_channels
+from cxr_foundation.convert.dtypes import DTYPES, DType
+from cxr_foundation.convert.entries import Vetted
 from cxr_foundation.convert.keymap import Drop, KeyMap, Layout, layouts
 from cxr_foundation.convert.plan import Plan, detect, make_plan
 from cxr_foundation.convert.reader import RawCheckpoint, examine, read, read_checkpoint
 from cxr_foundation.convert.report import Report, listed
 from cxr_foundation.errors import CheckpointError, KeyMismatch
 from cxr_foundation.registry import discover
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 __all__ = [
     "Converted",
@@ -33,8 +35,6 @@ __all__ = [
     "Layout",
     "RawCheckpoint",
     "Report",
-    "Stem",
-    "adapt_channels",
     "convert",
     "detect",
     "inspect",
@@ -76,7 +76,7 @@ def convert(
     layout: str | None = None,
     takes: str | None = None,
     num_classes: int | None = None,
-    dtype: torch.dtype | None = torch.float32,
+    dtype: str | torch.dtype | None = "float32",
 ) -> Converted:
     """Turn a checkpoint into the state of a stock timm network.
 
@@ -90,7 +90,7 @@ def convert(
         takes: Which encoder, where a file holds several; None: by the layout's rule.
         num_classes: None drops the classification head. A number keeps it and requires that it
             has so many classes.
-        dtype: Type of floating-point tensors; None keeps the file's.
+        dtype: Type of floating-point tensors, such as "float16"; None keeps the file's.
 
     Raises:
         UnreadableCheckpoint: Not a checkpoint, or a damaged one.
@@ -100,6 +100,7 @@ def convert(
             weight is all zero.
         UnknownName: No such architecture, layout or encoder.
     """
+    cast = None if dtype is None else DTYPES[str(dtype).removeprefix("torch.")]
     raw = read(path)
     plan = make_plan(
         raw,
@@ -113,13 +114,14 @@ def convert(
         raise KeyMismatch(path, plan.problem)
     state, nonfinite, all_zero = {}, [], []
     for target in plan.expected:
-        state[target] = tensor = _tensor(raw, plan, target, dtype)
-        if not _is_finite(tensor):
+        state[target] = tensor = _tensor(raw, plan, target, cast)
+        values = _vetted(tensor)
+        if not values.finite:
             nonfinite.append(target)
-        elif _is_dead(target, tensor):
+        elif values.zero and _is_weight(plan, target):
             all_zero.append(target)
     report = dataclasses.replace(
-        _describe(raw, plan, dtype), nonfinite=tuple(nonfinite), all_zero=tuple(all_zero)
+        _describe(raw, plan, cast), nonfinite=tuple(nonfinite), all_zero=tuple(all_zero)
     )
     broken = _broken(report)
     if broken is not None:
@@ -167,37 +169,46 @@ def inspect(
         return dataclasses.replace(_describe(raw, None, None), problem=error.reason)
     nonfinite, all_zero = [], []
     for target, taken in plan.fitting.items():
-        tensor = taken.tensor(raw.tensors)
-        if not _is_finite(tensor):
+        values = [raw.tensors.vetted(name) for name in taken.names]
+        if not all(v.finite for v in values):
             nonfinite.append(target)
-        elif _is_dead(target, tensor):
+        elif all(v.zero for v in values) and _is_weight(plan, target):
             all_zero.append(target)
     report = dataclasses.replace(
-        _describe(raw, plan, torch.float32), nonfinite=tuple(nonfinite), all_zero=tuple(all_zero)
+        _describe(raw, plan, DTYPES["float32"]),
+        nonfinite=tuple(nonfinite),
+        all_zero=tuple(all_zero),
     )
     return dataclasses.replace(report, problem=plan.problem or _broken(report))
 
 
-def _tensor(raw: RawCheckpoint, plan: Plan, target: str, dtype: torch.dtype | None) -> Tensor:
+def _tensor(raw: RawCheckpoint, plan: Plan, target: str, cast: DType | None) -> Tensor:
     wanted = plan.expected[target]
     if target in plan.filled:
-        return torch.zeros(wanted.shape, dtype=wanted.dtype)
+        import torch
+
+        return torch.zeros(wanted.shape, dtype=wanted.dtype.torch)
     tensor = plan.used[target].tensor(raw.tensors).contiguous()
-    if not wanted.is_floating_point():
-        return tensor.to(wanted.dtype)
-    return tensor if dtype is None else tensor.to(dtype)
+    if not wanted.dtype.is_floating_point:
+        return tensor.to(wanted.dtype.torch)
+    return tensor if cast is None else tensor.to(cast.torch)
 
 
-def _is_finite(tensor: Tensor) -> bool:
-    return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
+def _vetted(tensor: Tensor) -> Vetted:
+    if not tensor.numel() or not tensor.is_floating_point():
+        return Vetted(finite=True, zero=not bool(tensor.any()))
+    # Both ends in one pass; a value that is no number becomes both.
+    ends = tensor.aminmax()
+    finite = bool(ends.min.isfinite()) and bool(ends.max.isfinite())
+    return Vetted(finite=finite, zero=not ends.min and not ends.max)
 
 
-def _is_dead(target: str, tensor: Tensor) -> bool:
-    """Whether a matrix or kernel is all zero: nothing that a layer is shown would get through.
+def _is_weight(plan: Plan, target: str) -> bool:
+    """Whether a tensor is a matrix or kernel: all zero, it would let nothing through.
 
-    Vectors may be: biases, and the last batch-norm weight of a residual block, start at zero.
+    Vectors may be zero: biases, and the last batch-norm weight of a residual block, start so.
     """
-    return target.endswith("weight") and tensor.ndim >= 2 and not bool(tensor.any())
+    return target.endswith("weight") and len(plan.expected[target].shape) >= 2
 
 
 def _broken(report: Report) -> str | None:
@@ -210,8 +221,8 @@ def _broken(report: Report) -> str | None:
     return None
 
 
-def _describe(raw: RawCheckpoint, plan: Plan | None, dtype: torch.dtype | None) -> Report:
-    dtypes = collections.Counter(str(d).removeprefix("torch.") for d in raw.tensors.dtypes.values())
+def _describe(raw: RawCheckpoint, plan: Plan | None, cast: DType | None) -> Report:
+    dtypes = collections.Counter(d.name for d in raw.tensors.dtypes.values())
     sha256 = raw.sha256 if raw.size <= _MAX_HASHED else None
     card = None if sha256 is None else catalog.by_sha256(sha256)
     report = Report(
@@ -241,7 +252,7 @@ def _describe(raw: RawCheckpoint, plan: Plan | None, dtype: torch.dtype | None) 
         unexpected=plan.unexpected,
         mismatched=plan.mismatched,
         filled=plan.filled,
-        cast_to=None if dtype is None else str(dtype).removeprefix("torch."),
+        cast_to=None if cast is None else cast.name,
     )
 
 

@@ -17,9 +17,7 @@ which loads OpenAI's files as they are.
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from cxr_foundation.convert.keymap import (
     TRAINING_STATE,
@@ -33,6 +31,9 @@ from cxr_foundation.convert.keymap import (
 )
 from cxr_foundation.convert.networks import network_of
 from cxr_foundation.convert.open_clip import TEXT, WRAPPERS
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _MARKS = {
     "visual.conv1.weight",

@@ -19,13 +19,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from cxr_foundation.convert import student_teacher
 from cxr_foundation.convert.keymap import Drop, KeyMap, Layout, Make, Shapes, layouts
 from cxr_foundation.convert.networks import network_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["REGISTERS"]
 
@@ -59,6 +60,26 @@ REGISTERS = Make(
 )
 
 
+def _gated(first: Tensor, last: Tensor) -> Tensor:
+    """The layer that makes values and their gates (2H, D), beside the one behind them (D, H).
+
+    Without gates the same names would pass for those of a plain hidden layer.
+    """
+    if first.shape[0] != 2 * last.shape[1]:
+        raise ValueError("the hidden layer is not gated")
+    return first
+
+
+def _behind(first: Tensor, last: Tensor) -> Tensor:
+    return last
+
+
+_SWIGLU = Make(
+    parts=(r"(.+\.mlp)\.w12\.weight", r"\1.w3.weight"),
+    gives={r"\1.fc1.weight": _gated, r"\1.fc2.weight": _behind},
+)
+
+
 def _recognises(shapes: Shapes) -> bool:
     bare = student_teacher.bare(shapes, _WRAPPERS)
     return any(map(_LAYER_SCALE.fullmatch, bare)) and any(map(_OWN.fullmatch, bare))
@@ -76,11 +97,11 @@ def _keymap(takes: str) -> KeyMap:
         rename=(
             (r"^blocks\.\d+\.(\d+\.)", r"blocks.\1"),
             (r"\.ls([12])\.weight$", r".ls\1.gamma"),
-            (r"\.mlp\.w12\.", ".mlp.fc1."),
-            (r"\.mlp\.w3\.", ".mlp.fc2."),
+            (r"\.mlp\.w12\.bias$", ".mlp.fc1.bias"),
+            (r"\.mlp\.w3\.bias$", ".mlp.fc2.bias"),
         ),
     )
-    return dataclasses.replace(keymap, make=(REGISTERS,))
+    return dataclasses.replace(keymap, make=(REGISTERS, _SWIGLU))
 
 
 def _network(shapes: Shapes) -> tuple[str, dict[str, Any]] | None:

@@ -11,13 +11,15 @@ import weakref
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from cxr_foundation.convert.dtypes import DType
 from cxr_foundation.errors import UnreadableCheckpoint
 
-__all__ = ["CheckpointFile", "Crc", "Damaged", "Entry", "Tensors", "contiguous_stride"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["CheckpointFile", "Crc", "Damaged", "Entry", "Tensors", "Vetted", "contiguous_stride"]
 
 # More tensors than any published chest X-ray checkpoint holds with its optimiser (below 5,000);
 # a header of 100,000 empty ones is the usual flood.
@@ -79,18 +81,18 @@ class CheckpointFile:
     def crc32(self, start: int, length: int) -> int:
         """CRC-32 of a range, read in pieces of 1 MiB."""
         crc = 0
-        for piece in self._pieces(start, length):
+        for piece in self.pieces(start, length):
             crc = zlib.crc32(piece, crc)
         return crc
 
     def sha256(self) -> str:
         """SHA-256 of the file as 64 lower-case hex digits."""
         digest = hashlib.sha256()
-        for piece in self._pieces(0, self.size):
+        for piece in self.pieces(0, self.size):
             digest.update(piece)
         return digest.hexdigest()
 
-    def _pieces(self, start: int, length: int) -> Iterator[memoryview]:
+    def pieces(self, start: int, length: int) -> Iterator[memoryview]:
         """A range piece by piece; each is overwritten by the next."""
         end = start + self._inside(start, length)
         buffer = memoryview(bytearray(min(_CHUNK, length)))
@@ -127,7 +129,7 @@ class Entry:
         crc: Checksum of the archive member that holds it, if the container has one.
     """
 
-    dtype: torch.dtype
+    dtype: DType
     shape: tuple[int, ...]
     stride: tuple[int, ...]
     start: int
@@ -147,6 +149,19 @@ class Entry:
         return (last + 1) * self.dtype.itemsize
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Vetted:
+    """What the values of a tensor are like.
+
+    Attributes:
+        finite: None of them is infinite or no number.
+        zero: All of them are zero.
+    """
+
+    finite: bool
+    zero: bool
+
+
 def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Strides of a dense row-major tensor."""
     stride: list[int] = []
@@ -157,7 +172,7 @@ def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(reversed(stride))
 
 
-class Tensors(Mapping[str, Tensor]):
+class Tensors(Mapping[str, "Tensor"]):
     """Tensors by name. Each look-up reads that one tensor, as a dense copy of its own.
 
     Attributes:
@@ -205,23 +220,58 @@ class Tensors(Mapping[str, Tensor]):
         except Damaged as damage:
             raise UnreadableCheckpoint(self.file.path, f"tensor {name!r}: {damage}") from damage
 
+    def vetted(self, name: str) -> Vetted:
+        """What the values of a tensor are like, read in pieces; of whole numbers nothing is asked.
+
+        Raises:
+            UnreadableCheckpoint: The bytes do not match their checksum.
+        """
+        entry = self._entries[name]
+        try:
+            return self._vetted(entry)
+        except Damaged as damage:
+            raise UnreadableCheckpoint(self.file.path, f"tensor {name!r}: {damage}") from damage
+
+    def _vetted(self, entry: Entry) -> Vetted:
+        if entry.stride != contiguous_stride(entry.shape):
+            # A view leaves out elements of its run of bytes: they must not be judged with it.
+            tensor = self._read(entry)
+            finite = not tensor.is_floating_point() or bool(tensor.isfinite().all())
+            return Vetted(finite=finite, zero=not bool(tensor.any()))
+        largest, crc = 0, 0
+        for piece in self.file.pieces(entry.start, entry.span):
+            if entry.crc is not None:
+                crc = zlib.crc32(piece, crc)
+            largest = max(largest, int(entry.dtype.bits(piece).max(initial=0)))
+        self._check_crc(entry, crc)
+        infinity = entry.dtype.infinity
+        return Vetted(finite=infinity is None or largest < infinity, zero=largest == 0)
+
+    def _check_crc(self, entry: Entry, found: int) -> None:
+        """Hold the archive's member to its CRC-32, given that of the tensor's own bytes."""
+        crc = entry.crc
+        if crc is None or crc in self._checked:
+            return
+        if (crc.start, crc.length) != (entry.start, entry.span):
+            found = self.file.crc32(crc.start, crc.length)
+        if found != crc.value:
+            raise Damaged("the bytes do not match their CRC-32; the file is damaged")
+        self._checked.add(crc)
+
     def _read(self, entry: Entry) -> Tensor:
+        import torch
+
         try:
             raw = torch.empty(entry.span, dtype=torch.uint8)
         except RuntimeError as error:
             raise Damaged(f"there is no memory for its {entry.span:,} bytes") from error
         buffer = raw.numpy().data
         self.file.read_into(entry.start, buffer)
-        crc = entry.crc
-        if crc is not None and crc not in self._checked:
-            whole = (crc.start, crc.length) == (entry.start, entry.span)
-            found = zlib.crc32(buffer) if whole else self.file.crc32(crc.start, crc.length)
-            if found != crc.value:
-                raise Damaged("the bytes do not match their CRC-32; the file is damaged")
-            self._checked.add(crc)
+        if entry.crc is not None and entry.crc not in self._checked:
+            self._check_crc(entry, zlib.crc32(buffer))
         if not entry.numel:
-            return torch.empty(entry.shape, dtype=entry.dtype)
-        flat = raw.view(entry.dtype)
+            return torch.empty(entry.shape, dtype=entry.dtype.torch)
+        flat = raw.view(entry.dtype.torch)
         # Of a view only its own elements are kept, never the storage that it was cut from.
         dense = entry.stride == contiguous_stride(entry.shape)
         view = flat.as_strided(entry.shape, entry.stride)

@@ -18,7 +18,7 @@ sources; unproven on the authors' files.
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from cxr_foundation.convert.keymap import (
     TRAINING_STATE,
@@ -30,6 +30,9 @@ from cxr_foundation.convert.keymap import (
     layouts,
     strip,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _WRAPPERS = ("state_dict.", "module.", "model.")
 _GATED = {"blocks.0.mlp.w12.weight", "blocks.0.mlp.w1.weight"}

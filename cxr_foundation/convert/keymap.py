@@ -10,12 +10,14 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from cxr_foundation.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "FUSED_QKV",
@@ -75,14 +77,19 @@ class Make:
         parts: Names after renaming. The first is a regular expression for a whole name; the
             others are its replacement templates. Unless all are there, nothing is made.
         gives: Template of the encoder's name → function of the parts, in order. It is also
-            called with tensors on the meta device, to know the size.
+            called with numpy arrays of the same sizes, to know the size without torch, and so
+            uses only what both have.
     """
 
     parts: tuple[str, ...]
     gives: Mapping[str, Callable[..., Tensor]]
 
 
-def _concatenated(*parts: Tensor) -> Tensor:
+def _concatenated(*parts: Any) -> Any:
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)
+    import torch
+
     return torch.cat(parts)
 
 
@@ -109,6 +116,15 @@ class Taken:
 
     names: tuple[str, ...]
     function: Callable[..., Tensor] | None = None
+
+    def shape(self, held: Shapes) -> tuple[int, ...]:
+        """Sizes of the encoder's tensor, from the file's sizes by name.
+
+        Raises:
+            ValueError: The parts do not go together.
+        """
+        parts = [np.broadcast_to(np.float32(), held[name]) for name in self.names]
+        return parts[0].shape if self.function is None else tuple(self.function(*parts).shape)
 
     def tensor(self, held: Mapping[str, Tensor]) -> Tensor:
         """The encoder's tensor, from the file's tensors by name."""

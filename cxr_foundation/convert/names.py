@@ -7,17 +7,11 @@ name of Python's standard library, torch or numpy is taken for code, and its fil
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 
-import torch
+from cxr_foundation.convert.dtypes import DTYPES, DType
 
-__all__ = ["DTYPES", "FAMILIES", "INERT", "OURS", "PYTHON2", "STORAGES"]
+__all__ = ["FAMILIES", "INERT", "OURS", "PYTHON2", "STORAGES"]
 
-_NAMES = (
-    "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 uint16 uint32 uint64 bool "
-    "complex64 complex128 float8_e4m3fn float8_e5m2"
-)
-DTYPES: Mapping[str, torch.dtype] = {f"torch.{n}": getattr(torch, n) for n in _NAMES.split()}
 # https://github.com/pytorch/pytorch/blob/v2.6.0/torch/storage.py, `_dtype_to_storage_type_map`
 _STORAGE_NAMES = {
     "Double": "float64",
@@ -33,8 +27,8 @@ _STORAGE_NAMES = {
     "ComplexFloat": "complex64",
     "ComplexDouble": "complex128",
 }
-STORAGES: dict[str, torch.dtype | None] = {
-    f"torch.{place}{name}Storage": DTYPES[f"torch.{dtype}"]
+STORAGES: dict[str, DType | None] = {
+    f"torch.{place}{name}Storage": DTYPES[dtype]
     for place in ("", "cuda.")
     for name, dtype in _STORAGE_NAMES.items()
 }

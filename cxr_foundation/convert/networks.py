@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
+from cxr_foundation.convert.dtypes import DTYPES, DType
 from cxr_foundation.convert.keymap import Shapes
-from cxr_foundation.convert.tensors import CONVNEXTS, DENSENETS, RESNETS, SWINS, WIDTHS
+from cxr_foundation.convert.tensors import (
+    CONVNEXTS,
+    DENSENETS,
+    RESNETS,
+    SWINS,
+    WIDTHS,
+    known_tensors,
+)
 from cxr_foundation.errors import UnknownName
 from cxr_foundation.registry import closest
 
-__all__ = ["network_of", "tensors_of"]
+__all__ = ["Wanted", "network_of", "tensors_of"]
 
 _RESNETS = {kind: name for name, kind in RESNETS.items()}
 _DENSENETS = {layers: name for name, layers in DENSENETS.items()}
@@ -189,10 +196,18 @@ def _side(shapes: Shapes, *, prefix: int) -> int | None:
     return side if side * side == positions[1] - prefix else None
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wanted:
+    """Size and type of one tensor of a network."""
+
+    shape: tuple[int, ...]
+    dtype: DType
+
+
 def tensors_of(
     architecture: str, model_args: Mapping[str, Any], *, shapes: Shapes, num_classes: int
-) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The tensors of a stock timm network, and the arguments that it was built with.
+) -> tuple[dict[str, Wanted], dict[str, Any]]:
+    """The tensors of a stock timm network, and the arguments that it is built with.
 
     Args:
         architecture: Stock timm name.
@@ -201,18 +216,34 @@ def tensors_of(
         num_classes: 0 for the encoder alone.
 
     Returns:
-        Meta tensors by name, in the network's order (they take no memory); the arguments.
+        Tensors by name, in the network's order; the arguments.
 
     Raises:
         UnknownName: timm has no network of this name.
     """
+    args = dict(model_args)
+    if num_classes == 0 and "in_chans" in args:
+        known = known_tensors(architecture, args)
+        if known is not None:
+            return {n: _wanted(n, shape) for n, shape in known.items()}, args
+    return _built(architecture, args, shapes=shapes, num_classes=num_classes)
+
+
+def _wanted(name: str, shape: tuple[int, ...]) -> Wanted:
+    return Wanted(shape, DTYPES["int64" if name.endswith("num_batches_tracked") else "float32"])
+
+
+def _built(
+    architecture: str, args: dict[str, Any], *, shapes: Shapes, num_classes: int
+) -> tuple[dict[str, Wanted], dict[str, Any]]:
+    """As `tensors_of`, by building the network without memory."""
     import timm
+    import torch
 
     # A tag after the dot names weights of timm's, which have no part in this.
     if "." in architecture or not timm.is_model(architecture):
         hint = closest(architecture, timm.list_models()) or "See timm.list_models()."
         raise UnknownName(architecture, "timm has no architecture of this name", hint)
-    args = dict(model_args)
     if "in_chans" not in args:
         cfg = timm.get_pretrained_cfg(architecture)
         stem = cfg.first_conv if cfg is not None else None
@@ -220,4 +251,8 @@ def tensors_of(
         args["in_chans"] = kernel[1] if len(kernel) == 4 and 1 <= kernel[1] <= 16 else 3
     with torch.device("meta"):
         network = timm.create_model(architecture, pretrained=False, num_classes=num_classes, **args)
-    return dict(network.state_dict()), args
+    tensors = {
+        name: Wanted(tuple(tensor.shape), DTYPES[str(tensor.dtype).removeprefix("torch.")])
+        for name, tensor in network.state_dict().items()
+    }
+    return tensors, args

@@ -7,8 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
+from cxr_foundation.convert.dtypes import DType
 from cxr_foundation.convert.keymap import (
     ONLY,
     Layout,
@@ -18,7 +17,7 @@ from cxr_foundation.convert.keymap import (
     Taken,
     layouts,
 )
-from cxr_foundation.convert.networks import network_of, tensors_of
+from cxr_foundation.convert.networks import Wanted, network_of, tensors_of
 from cxr_foundation.convert.reader import RawCheckpoint
 from cxr_foundation.convert.report import listed
 from cxr_foundation.errors import KeyMismatch, UnknownLayout, UnknownName
@@ -26,8 +25,8 @@ from cxr_foundation.errors import KeyMismatch, UnknownLayout, UnknownName
 __all__ = ["Plan", "detect", "make_plan"]
 
 _CLASSIFIER = "classification head"
-_FLOATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
-_INTEGERS = {torch.int64, torch.int32}
+_FLOATS = {"float64", "float32", "float16", "bfloat16"}
+_INTEGERS = {"int64", "int32"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +38,7 @@ class Plan:
         takes: Which of the file's encoders.
         architecture: Stock timm name.
         model_args: Arguments that the network is built with.
-        expected: The network's tensors on the meta device, in its order.
+        expected: Sizes and types of the network's tensors, in its order.
         used: What each tensor is taken from, by its name in the network.
         dropped: Names in the file by rule.
         missing, unexpected, mismatched, filled: See `Report`.
@@ -49,7 +48,7 @@ class Plan:
     takes: str
     architecture: str
     model_args: Mapping[str, Any]
-    expected: Mapping[str, torch.Tensor]
+    expected: Mapping[str, Wanted]
     used: Mapping[str, Taken]
     dropped: Mapping[str, tuple[str, ...]]
     missing: tuple[str, ...]
@@ -191,15 +190,12 @@ def _shapes(
     """Sizes by name in the encoder, and those tensors whose parts do not go together."""
     shapes, mixed = {}, []
     for target, taken in used.items():
-        held = [raw.tensors.shapes[name] for name in taken.names]
-        shapes[target] = held[0]
-        if taken.function is None:
-            continue
+        held = raw.tensors.shapes
         try:
-            made = taken.function(*(torch.empty(shape, device="meta") for shape in held))
-            shapes[target] = tuple(made.shape)
-        except (RuntimeError, IndexError, ValueError) as error:
-            parts = " and ".join(str(list(shape)) for shape in held)
+            shapes[target] = taken.shape(held)
+        except (ValueError, IndexError) as error:
+            shapes[target] = held[taken.names[0]]
+            parts = " and ".join(str(list(held[name])) for name in taken.names)
             mixed.append(f"{target}: {parts} do not go together ({type(error).__name__})")
     return shapes, tuple(mixed)
 
@@ -209,7 +205,7 @@ def _stem(shapes: Shapes) -> str:
 
 
 def _without_classifier(
-    layout: Layout, renamed: Renamed, expected: Mapping[str, torch.Tensor]
+    layout: Layout, renamed: Renamed, expected: Mapping[str, Wanted]
 ) -> tuple[dict[str, Taken], dict[str, tuple[str, ...]]]:
     """Drop the classification head by name, unless the network was built with one."""
     head = {
@@ -236,16 +232,15 @@ def _is_old_counter(target: str, used: Mapping[str, Taken]) -> bool:
 
 
 def _mismatched(
-    expected: Mapping[str, torch.Tensor], shapes: Shapes, dtypes: Mapping[str, torch.dtype]
+    expected: Mapping[str, Wanted], shapes: Shapes, dtypes: Mapping[str, DType]
 ) -> tuple[str, ...]:
     found = []
     for target in sorted(dtypes):
         if target not in expected:
             continue
-        wanted = expected[target]
-        if shapes[target] != tuple(wanted.shape):
+        wanted, held = expected[target], dtypes[target].name
+        if shapes[target] != wanted.shape:
             found.append(f"{target}: {list(shapes[target])} instead of {list(wanted.shape)}")
-        elif dtypes[target] not in (_FLOATS if wanted.is_floating_point() else _INTEGERS):
-            kind = str(dtypes[target]).removeprefix("torch.")
-            found.append(f"{target}: {kind} instead of {str(wanted.dtype).removeprefix('torch.')}")
+        elif held not in (_FLOATS if wanted.dtype.is_floating_point else _INTEGERS):
+            found.append(f"{target}: {held} instead of {wanted.dtype}")
     return tuple(found)

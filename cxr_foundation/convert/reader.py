@@ -11,9 +11,7 @@ import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple, TypeGuard, cast
-
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple, TypeGuard, cast
 
 from cxr_foundation.convert.entries import (
     MAX_NAME,
@@ -27,6 +25,9 @@ from cxr_foundation.convert.safetensors_header import read_header
 from cxr_foundation.convert.standins import TensorClaim
 from cxr_foundation.convert.torchfile import LEGACY_MAGIC, TorchReader
 from cxr_foundation.errors import UnreadableCheckpoint, UnsafeCheckpoint
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["RawCheckpoint", "examine", "read", "read_checkpoint"]
 

@@ -12,8 +12,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
+from cxr_foundation.convert.dtypes import DTYPES, DType
 from cxr_foundation.convert.entries import (
     MAX_TENSORS,
     CheckpointFile,
@@ -26,23 +25,23 @@ __all__ = ["read_header"]
 
 # 5,000 tensors need 0.6 MB; the format itself allows 100 MB, which parses into gigabytes.
 _MAX_HEADER = 4 << 20
-_DTYPES: Mapping[str, torch.dtype] = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "U16": torch.uint16,
-    "U32": torch.uint32,
-    "U64": torch.uint64,
-    "BOOL": torch.bool,
-    "C64": torch.complex64,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
+_NAMES: Mapping[str, str] = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
+    "U16": "uint16",
+    "U32": "uint32",
+    "U64": "uint64",
+    "BOOL": "bool",
+    "C64": "complex64",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
 }
 
 
@@ -97,11 +96,11 @@ def _no_constant(name: str) -> None:
     raise Damaged(f"its header holds {name}")
 
 
-def _entry(name: str, record: object) -> tuple[torch.dtype, tuple[int, ...], int, int]:
+def _entry(name: str, record: object) -> tuple[DType, tuple[int, ...], int, int]:
     if not isinstance(record, dict) or set(record) != {"dtype", "shape", "data_offsets"}:
         raise Damaged(f"tensor {name[:80]!r} is not described by dtype, shape and data_offsets")
     kind, shape, offsets = record["dtype"], record["shape"], record["data_offsets"]
-    dtype = _DTYPES.get(kind) if isinstance(kind, str) else None
+    dtype = DTYPES.get(_NAMES.get(kind, "")) if isinstance(kind, str) else None
     if dtype is None:
         raise Damaged(f"tensor {name[:80]!r} has the unknown type {_shown(kind)}")
     if not _wholes(shape) or not _wholes(offsets) or len(offsets) != 2:
@@ -126,9 +125,7 @@ def _wholes(values: object) -> bool:
     )
 
 
-def _check_cover(
-    places: Mapping[str, tuple[torch.dtype, tuple[int, ...], int, int]], size: int
-) -> None:
+def _check_cover(places: Mapping[str, tuple[DType, tuple[int, ...], int, int]], size: int) -> None:
     at = 0
     for begin, end, name in sorted((b, e, name) for name, (_, _, b, e) in places.items()):
         if begin != at:

@@ -18,11 +18,10 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
+from cxr_foundation.convert.dtypes import DTYPES, DType
 from cxr_foundation.convert.entries import MAX_DIMENSIONS, Crc, Damaged, Entry
 from cxr_foundation.convert.machine import Opaque, plain_key
-from cxr_foundation.convert.names import DTYPES, FAMILIES, INERT, OURS, PYTHON2, STORAGES
+from cxr_foundation.convert.names import FAMILIES, INERT, OURS, PYTHON2, STORAGES
 
 __all__ = ["Global", "InertWorld", "Storage", "TensorClaim"]
 
@@ -55,7 +54,7 @@ class Storage:
     """
 
     key: str
-    dtype: torch.dtype | None
+    dtype: DType | None
     numel: int
     start: int | None = None
     crc: Crc | None = None
@@ -72,7 +71,7 @@ class TensorClaim:
     """A tensor as the pickle describes it: a view of a storage, offset and stride in elements."""
 
     storage: Storage
-    dtype: torch.dtype
+    dtype: DType
     offset: int
     shape: tuple[int, ...]
     stride: tuple[int, ...]
@@ -127,7 +126,7 @@ class InertWorld:
         kind = _kind(full, name)
         if kind == "code":
             self.suspicious[full] = None
-        made = self._made[module, name] = DTYPES.get(full) or Global(full, kind)
+        made = self._made[module, name] = _dtype(full) or Global(full, kind)
         return made
 
     def persistent(self, key: object) -> object:
@@ -176,7 +175,7 @@ class InertWorld:
 
 
 def _kind(full: str, name: str) -> str:
-    if full in _KNOWN or full in STORAGES or full in DTYPES:
+    if full in _KNOWN or full in STORAGES or _dtype(full):
         return "known"
     if full in INERT:
         return "inert"
@@ -187,11 +186,15 @@ def _kind(full: str, name: str) -> str:
     return "code" if full.partition(".")[0] in OURS else "foreign"
 
 
+def _dtype(full: str) -> DType | None:
+    return DTYPES.get(full.removeprefix("torch.")) if full.startswith("torch.") else None
+
+
 def _is_class(full: str) -> bool:
     return full.rpartition(".")[2].lstrip("_")[:1].isupper()
 
 
-def storage_dtype(value: object) -> torch.dtype | None:
+def storage_dtype(value: object) -> DType | None:
     """Type of the elements of a storage class; None for the untyped one.
 
     Raises:
@@ -226,7 +229,7 @@ def claim(
     offset: object,
     shape: object,
     stride: object,
-    dtype: torch.dtype | None = None,
+    dtype: DType | None = None,
 ) -> TensorClaim:
     """A tensor's claim, checked against what its storage claims.
 
@@ -265,7 +268,7 @@ def _tensor_v2(arguments: tuple[Any, ...]) -> object:
 
 def _tensor_v3(arguments: tuple[Any, ...]) -> object:
     storage, offset, shape, stride, _, _, dtype = _arguments(arguments, 7, 8)[:7]
-    if not isinstance(dtype, torch.dtype):
+    if not isinstance(dtype, DType):
         raise Damaged("a tensor of unknown type")
     return claim(storage, offset, shape, stride, dtype)
 

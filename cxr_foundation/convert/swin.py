@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import functools
 import math
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from cxr_foundation.convert.keymap import Drop, Make, Network, Shapes
 from cxr_foundation.convert.networks import network_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["COMPUTED_TABLES", "MERGING_AT_THE_BEGINNING", "network_with_image_size"]
 

@@ -75,8 +75,12 @@ def known_tensors(architecture: str, args: Mapping[str, Any]) -> dict[str, Sizes
         return dict(_convnext(channels, *CONVNEXTS[architecture]))
     if family == "swin" and set(rest) <= {"img_size"}:
         return _swin_of(architecture, channels)
-    if family == "vit" and set(rest) <= {"img_size", "patch_size", "global_pool"}:
+    if family == "vit" and set(rest) <= {"img_size", "patch_size", "global_pool", "num_heads"}:
         return _vit_of(architecture, channels, rest)
+    if family == "eva02" and set(rest) <= {"img_size", "patch_size", "ref_feat_shape"}:
+        return _eva_of(architecture, channels, rest)
+    if family == "samvit" and set(rest) <= {"img_size"}:
+        return _sam_of(architecture, channels, rest)
     return None
 
 
@@ -232,3 +236,72 @@ def _vit(
         yield from _layer("attn_pool.proj", width, width)
         yield from _layer("attn_pool.norm", width)
         yield from _mlp("attn_pool", width)
+
+
+def _eva_of(architecture: str, channels: int, args: Mapping[str, Any]) -> dict[str, Sizes] | None:
+    parts = architecture.split("_")
+    size, patch = args.get("img_size", 224), args.get("patch_size", 14)
+    if parts[1] not in ("tiny", "small", "base") or parts[2:] != ["patch14", "224"]:
+        return None
+    if not isinstance(size, int) or not isinstance(patch, int):
+        return None
+    return dict(_eva(channels, *WIDTHS[parts[1]], patch, (size // patch) ** 2, parts[1] == "base"))
+
+
+def _eva(channels: int, width: int, depth: int, patch: int, grid: int, apart: bool) -> Named:
+    # https://arxiv.org/abs/2303.11331, section 2.2: SwiGLU of two thirds of four widths, keys
+    # without a bias; in the base size projections of their own and a norm inside the SwiGLU.
+    hidden = width * 8 // 3
+    yield "cls_token", (1, 1, width)
+    yield "pos_embed", (1, grid + 1, width)
+    yield from _layer("patch_embed.proj", width, channels, patch, patch)
+    for n in range(depth):
+        block = f"blocks.{n}"
+        yield from _layer(f"{block}.norm1", width)
+        if apart:
+            yield from _layer(f"{block}.attn.q_proj", width, width)
+            yield from _layer(f"{block}.attn.k_proj", width, width, bias=False)
+            yield from _layer(f"{block}.attn.v_proj", width, width)
+        else:
+            yield f"{block}.attn.q_bias", (width,)
+            yield f"{block}.attn.v_bias", (width,)
+            yield from _layer(f"{block}.attn.qkv", 3 * width, width, bias=False)
+        yield from _layer(f"{block}.attn.proj", width, width)
+        yield from _layer(f"{block}.norm2", width)
+        if apart:
+            yield from _layer(f"{block}.mlp.fc1_g", hidden, width)
+            yield from _layer(f"{block}.mlp.fc1_x", hidden, width)
+            yield from _layer(f"{block}.mlp.norm", hidden)
+        else:
+            yield from _layer(f"{block}.mlp.fc1", 2 * hidden, width)
+        yield from _layer(f"{block}.mlp.fc2", width, hidden)
+    yield from _layer("fc_norm", width)
+
+
+def _sam_of(architecture: str, channels: int, args: Mapping[str, Any]) -> dict[str, Sizes] | None:
+    size, pixels = architecture.split("_")[1], args.get("img_size", 1024)
+    if architecture != f"samvit_{size}_patch16" or not isinstance(pixels, int):
+        return None
+    heads = {"base": 12, "large": 16, "huge": 16}.get(size)
+    return None if heads is None else dict(_sam(channels, *WIDTHS[size], heads, pixels // 16))
+
+
+def _sam(channels: int, width: int, depth: int, heads: int, side: int) -> Named:
+    # https://arxiv.org/abs/2304.02643, appendix A: windows of 14, but for four blocks that see
+    # all, equally spaced; a neck of 256 channels.
+    yield "pos_embed", (1, side, side, width)
+    yield from _layer("patch_embed.proj", width, channels, 16, 16)
+    for n in range(depth):
+        block = f"blocks.{n}"
+        seen = side if (n + 1) % (depth // 4) == 0 else 14
+        yield from _layer(f"{block}.norm1", width)
+        yield f"{block}.attn.rel_pos_h", (2 * seen - 1, width // heads)
+        yield f"{block}.attn.rel_pos_w", (2 * seen - 1, width // heads)
+        yield from _layer(f"{block}.attn.qkv", 3 * width, width)
+        yield from _layer(f"{block}.attn.proj", width, width)
+        yield from _layer(f"{block}.norm2", width)
+        yield from _mlp(block, width)
+    yield from _conv("neck.0", 256, width, 1)
+    yield from _layer("neck.1", 256)
+    yield from _conv("neck.2", 256, 256, 3)
+    yield from _layer("neck.3", 256)

@@ -16,9 +16,7 @@ and mlp.linear_2. https://github.com/pytorch/vision/tree/v0.20.0/torchvision/mod
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from cxr_foundation.convert.keymap import (
     TRAINING_STATE,
@@ -32,6 +30,9 @@ from cxr_foundation.convert.keymap import (
 )
 from cxr_foundation.convert.swin import COMPUTED_TABLES
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 _SOURCE = "https://github.com/pytorch/vision/blob/v0.20.0/torchvision/models"
 _WRAPPERS = ("state_dict.", "model_state_dict.", "model.", "module.", "backbone.")
 _MLP = (
@@ -42,7 +43,7 @@ _MLP = (
 
 def _flat(scale: Tensor) -> Tensor:
     """(C, 1, 1) → (C,)."""
-    return torch.flatten(scale)
+    return scale.flatten()
 
 
 def _holding(*marks: str) -> Callable[[Shapes], bool]:

@@ -24,9 +24,10 @@ from timm.models import (
 from torch import Tensor, nn
 
 from cxr_foundation import catalog
-from cxr_foundation.convert import Stem, adapt_channels, convert, read
+from cxr_foundation.convert import convert, read
 from cxr_foundation.convert.report import listed
 from cxr_foundation.errors import KeyMismatch
+from cxr_foundation.models.channels import Stem, adapt_channels
 from cxr_foundation.models.meta import on_meta
 from cxr_foundation.models.sources import Origin, locate
 
@@ -119,7 +120,7 @@ def assemble(
 
     A head of the asked number of classes is taken from the file if it is there; any other head of
     the file is dropped by name, and a new one is initialised. Parameters are float32 unless `make`
-    asks for a dtype. Channels turn from one into three and back by `convert.adapt_channels`.
+    asks for a dtype. Channels turn from one into three and back by `adapt_channels`.
 
     Args:
         make: timm's entry point with all arguments.

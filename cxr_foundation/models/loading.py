@@ -171,7 +171,7 @@ def convert_to_folder(
     architecture: str | None = None,
     layout: str | None = None,
     takes: str | None = None,
-    dtype: torch.dtype | None = torch.float32,
+    dtype: str | torch.dtype | None = "float32",
 ) -> Report:
     """A checkpoint from the wild as a published folder.
 
