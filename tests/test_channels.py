@@ -5,8 +5,8 @@ import torch
 from encoders import contract, publish
 from torch.nn.functional import conv2d
 
-from cxr_foundation.models.channels import Stem, adapt_channels
 from cxr_foundation.errors import KeyMismatch
+from cxr_foundation.models.channels import Stem, adapt_channels
 from cxr_foundation.models.loading import load
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

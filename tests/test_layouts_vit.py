@@ -210,13 +210,13 @@ def test_the_heads_of_moco_v3s_vit_small_are_not_timms(mocov3_vit):
 # Refusals
 
 
-def test_the_swiglu_of_the_giant_dinov2_is_refused(tmp_path):
+def test_a_hidden_layer_without_gates_under_the_names_of_swiglu_is_refused(tmp_path):
     state = network_of(STANDINS["dinov2"].cases[0]).state_dict()
     state = {
         n.replace("mlp.fc1", "mlp.w12").replace("mlp.fc2", "mlp.w3"): t for n, t in state.items()
     }
     torch.save({**state, "mask_token": torch.zeros(1, 384)}, tmp_path / "c.pth")
-    with pytest.raises(KeyMismatch, match="unexpected"):
+    with pytest.raises(KeyMismatch, match="do not go together"):
         convert(tmp_path / "c.pth")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import open_clip
 import torch
 from open_clip.hf_model import HFTextEncoder
 from open_clip.model import CLIP, CustomTextCLIP
@@ -83,7 +82,7 @@ def before_projection(network: nn.Module) -> Features:
 
 @standin(
     layout="clip",
-    truth=f"open_clip_torch {open_clip.__version__.split('.')[0]}: CLIP",
+    truth="open_clip_torch: CLIP",
     cases=(
         Case("vit_base_patch32_clip_quickgelu_224", {"in_chans": 3}, 224),  # CheXzero
         Case("vit_base_patch16_clip_quickgelu_224", {"in_chans": 3}, 224),
