@@ -515,6 +515,7 @@ def test_a_report_is_readable(tmp_path):
         "tensors       122 (102 float32, 20 int64)",
         "licence       unknown: no card has this sha256",
         "layout        torchvision, weights",
+        "rule          the only set of weights in the file; takes= says which if there are several",
         "architecture  resnet18 (in_chans=3)",
         "used          120, cast to float32",
         "dropped       2 classification head",

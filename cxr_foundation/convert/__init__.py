@@ -244,6 +244,7 @@ def _describe(raw: RawCheckpoint, plan: Plan | None, cast: DType | None) -> Repo
         layout=plan.layout.name,
         unproven=plan.layout.proof is None,
         takes=plan.takes,
+        rule=plan.layout.rule,
         architecture=plan.architecture,
         model_args=plan.model_args,
         used=len(plan.fitting),

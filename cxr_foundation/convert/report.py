@@ -33,6 +33,7 @@ class Report:
         layout: Name of the layout; None if none fits.
         unproven: Whether the layout is known from a list of names and sizes alone.
         takes: Which of the file's encoders is taken.
+        rule: By which rule the layout takes one of several, unless it is told another.
         architecture: Stock timm name; None if it is not known.
         model_args: Arguments of that network.
         used: Number of the encoder's tensors that are set from the file.
@@ -60,6 +61,7 @@ class Report:
     layout: str | None = None
     unproven: bool = False
     takes: str | None = None
+    rule: str | None = None
     architecture: str | None = None
     model_args: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     used: int = 0
@@ -91,6 +93,7 @@ class Report:
             "tensors": f"{self.tensors} ({dtypes})" if dtypes else str(self.tensors),
             "licence": self._licence(),
             "layout": self._layout(),
+            **({"rule": self.rule} if self.rule else {}),
             "architecture": f"{self.architecture} ({args})" if self.architecture else "unknown",
             "used": str(self.used) + (f", cast to {self.cast_to}" if self.cast_to else ""),
             "dropped": ", ".join(f"{n} {rule}" for rule, n in self.dropped.items()) or "none",
