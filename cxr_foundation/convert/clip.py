@@ -35,6 +35,8 @@ from cxr_foundation.convert.open_clip import TEXT, WRAPPERS
 if TYPE_CHECKING:
     from torch import Tensor
 
+__all__ = ["as_batch", "as_token"]
+
 _MARKS = {
     "visual.conv1.weight",
     "visual.class_embedding",
@@ -43,12 +45,12 @@ _MARKS = {
 }
 
 
-def _as_token(embedding: Tensor) -> Tensor:
+def as_token(embedding: Tensor) -> Tensor:
     """(D,) → (1, 1, D)."""
     return embedding.reshape(1, 1, -1)
 
 
-def _as_batch(positions: Tensor) -> Tensor:
+def as_batch(positions: Tensor) -> Tensor:
     """(N, D) → (1, N, D)."""
     return positions[None]
 
@@ -93,8 +95,8 @@ layouts.register("clip")(
                 (r"\.mlp\.c_proj\.", ".mlp.fc2."),
             ),
             make=(
-                Make(parts=("class_embedding",), gives={"cls_token": _as_token}),
-                Make(parts=("positional_embedding",), gives={"pos_embed": _as_batch}),
+                Make(parts=("class_embedding",), gives={"cls_token": as_token}),
+                Make(parts=("positional_embedding",), gives={"pos_embed": as_batch}),
             ),
         ),
         network=_network,

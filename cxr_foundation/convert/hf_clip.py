@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cxr_foundation.convert.clip import as_batch, as_token
 from cxr_foundation.convert.keymap import (
     FUSED_QKV,
     TRAINING_STATE,
@@ -66,16 +67,6 @@ _RENAME = (
 )
 
 
-def _as_token(embedding: Tensor) -> Tensor:
-    """(D,) → (1, 1, D)."""
-    return embedding.reshape(1, 1, -1)
-
-
-def _as_batch(positions: Tensor) -> Tensor:
-    """(N, D) → (1, N, D)."""
-    return positions[None]
-
-
 def _query(fused: Tensor) -> Tensor:
     """The first of three equal parts (3D, …) → (D, …)."""
     return fused[: len(fused) // 3]
@@ -86,9 +77,7 @@ def _key_value(fused: Tensor) -> Tensor:
     return fused[len(fused) // 3 :]
 
 
-_POSITIONS = Make(
-    parts=(r"embeddings\.position_embedding\.weight",), gives={"pos_embed": _as_batch}
-)
+_POSITIONS = Make(parts=(r"embeddings\.position_embedding\.weight",), gives={"pos_embed": as_batch})
 
 
 def _has(marks: set[str], shapes: Shapes) -> bool:
@@ -122,7 +111,7 @@ layouts.register("hf_clip")(
             make=(
                 FUSED_QKV,
                 _POSITIONS,
-                Make(parts=(r"embeddings\.class_embedding",), gives={"cls_token": _as_token}),
+                Make(parts=(r"embeddings\.class_embedding",), gives={"cls_token": as_token}),
             ),
         ),
         network=_clip,

@@ -22,6 +22,7 @@ import re
 from collections.abc import Collection
 
 from cxr_foundation.convert.keymap import (
+    ONLY,
     TRAINING_STATE,
     Drop,
     KeyMap,
@@ -76,13 +77,12 @@ _SETS = (
     "online",
 )
 _WRAPPERS = ("module.", "model.", "backbone.")
-_ONLY = "weights"
 _RULE = "the only set of weights in the file; takes= says which if there are several"
 
 
 def _encoders(names: Collection[str]) -> tuple[str, ...]:
     first = {n.partition(".")[0] for n in names}
-    return tuple(s for s in _SETS if s in first) or (_ONLY,)
+    return tuple(s for s in _SETS if s in first) or (ONLY,)
 
 
 def _bare(shapes: Shapes) -> set[str]:
@@ -110,7 +110,7 @@ def _keymap(
     takes: str, *extra: str, drop: tuple[Drop, ...] = (), make: tuple[Make, ...] = ()
 ) -> KeyMap:
     # Only a set that was taken by name makes the others droppable.
-    chosen = () if takes == _ONLY else (_others(takes),)
+    chosen = () if takes == ONLY else (_others(takes),)
     return KeyMap(
         wrappers=(f"{takes}.", *_WRAPPERS, *extra),
         drop=(TRAINING_STATE, *drop, *chosen),
