@@ -12,6 +12,7 @@ from hub_server import HubServer
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 CARD = ROOT / "model_cards" / "cxr_resnet18.moco_open.md"
 WEIGHTS = ROOT / "cxr_foundation" / "weights" / "cxr_resnet18.moco_open"
@@ -87,3 +88,13 @@ def test_the_picture_of_the_demo_is_there():
 def test_links_to_files_lead_somewhere():
     for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_the_counts_of_weights_and_layouts_are_true():
+    from cxr_foundation import catalog
+    from cxr_foundation.convert import layouts
+
+    assert f"{len(catalog.checkpoints())} weights" in README
+    assert f"{len(layouts)} layouts" in README
+    assert f"{len(layouts)} checkpoint layouts" in CHANGELOG
+    assert f"{len(catalog.checkpoints())} model cards" in CHANGELOG
