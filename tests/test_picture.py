@@ -41,6 +41,42 @@ def png(path, *, colour_type, depth, rows, chunks=b""):
     return path
 
 
+def tiff(path, planes, *, order="<", photometric=1, sample_format=1):
+    """An uncompressed TIFF written by hand, TIFF 6.0 section 2, for what Pillow does not write.
+
+    Several planes are several samples, each stored apart.
+    """
+    height, width = planes[0].shape
+    code = {"<": b"II*\0", ">": b"MM\0*"}[order]
+    strips = [p.astype(p.dtype.newbyteorder(order)).tobytes() for p in planes]
+    count, bits = len(planes), planes[0].dtype.itemsize * 8
+    values = {
+        256: [width],
+        257: [height],
+        258: [bits] * count,
+        262: [photometric],
+        273: [0] * count,
+        277: [count],
+        279: [len(s) for s in strips],
+        284: [1 if count == 1 else 2],
+        339: [sample_format] * count,
+    }
+    # Every value fits a LONG; those that do not fit an entry follow the entries.
+    after = 8 + 2 + 12 * len(values) + 4
+    extra = sum(4 * len(v) for v in values.values() if len(v) > 1)
+    values[273] = [after + extra + sum(len(s) for s in strips[:n]) for n in range(count)]
+    entries = tail = b""
+    for tag, numbers in values.items():
+        packed = struct.pack(f"{order}{len(numbers)}I", *numbers)
+        at = struct.pack(f"{order}I", after + len(tail))
+        tail += packed if len(numbers) > 1 else b""
+        entries += struct.pack(f"{order}HHI", tag, 4, len(numbers))
+        entries += at if len(numbers) > 1 else packed
+    head = struct.pack(f"{order}IH", 8, len(values))
+    path.write_bytes(code + head + entries + bytes(4) + tail + b"".join(strips))
+    return path
+
+
 def check(path, expected=VALUES):
     pixels = read_image(path)
     assert pixels.dtype == np.float32
@@ -57,6 +93,22 @@ def test_eight_bit_grey_is_over_255(tmp_path, suffix):
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_sixteen_bit_grey_is_over_65535(tmp_path, suffix):
     check(save(tmp_path / f"a.{suffix}", Image.fromarray(SIXTEEN)))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_both_byte_orders_of_tiff_are_read(tmp_path, order):
+    check(tiff(tmp_path / "a.tif", [SIXTEEN], order=order))
+
+
+def test_four_bit_grey_is_over_15(tmp_path):
+    # PNG 7.2: two pixels in a byte, 0 3 6 and 9 12 15.
+    rows = np.array([[[0x03], [0x60]], [[0x9C], [0xF0]]], np.uint8)
+    path = png(tmp_path / "a.png", colour_type=0, depth=4, rows=rows)
+    data = path.read_bytes()
+    header = struct.pack(">IIBBBBB", 3, 2, 4, 0, 0, 0, 0)
+    crc = struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    path.write_bytes(data[:16] + header + crc + data[33:])
+    check(path)
 
 
 def test_twelve_bit_values_in_a_sixteen_bit_file_are_over_4095(tmp_path):
@@ -148,6 +200,14 @@ def test_exif_orientation_is_applied_once(tmp_path, suffix, orientation):
     check(save(tmp_path / f"a.{suffix}", picture, exif=exif))
 
 
+def test_exif_orientation_of_a_jpeg_is_applied(tmp_path):
+    quarters = np.kron(np.array([[0, 51], [204, 255]], np.uint8), np.ones((16, 8), np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = Image.fromarray(np.ascontiguousarray(np.rot90(quarters, 1)))
+    check(save(tmp_path / "a.jpg", turned, exif=exif, quality=100), quarters / 255)
+
+
 def test_white_is_zero_tiffs_are_turned(tmp_path):
     for name, pixels in (("8", 255 - EIGHT), ("16", 65535 - SIXTEEN)):
         path = save(tmp_path / f"{name}.tif", Image.fromarray(pixels))
@@ -175,6 +235,26 @@ def test_floating_point_outside_0_and_1_is_refused(tmp_path, value):
 def test_thirty_two_bit_integers_are_refused(tmp_path):
     path = save(tmp_path / "a.tif", Image.fromarray(EIGHT.astype(np.int32)))
     with pytest.raises(UnsupportedPixels, match="has pixels whose range is not known"):
+        read_image(path)
+
+
+def test_sixteen_bit_colour_tiffs_are_refused_though_they_are_grey(tmp_path):
+    # Pillow keeps their upper bytes only, and of planes takes both bytes as pixels.
+    path = tiff(tmp_path / "a.tif", [SIXTEEN] * 3, photometric=2)
+    with pytest.raises(UnsupportedPixels, match="has 16-bit colour"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16])
+def test_signed_tiffs_are_refused(tmp_path, dtype):
+    path = tiff(tmp_path / "a.tif", [(EIGHT // 2).astype(dtype)], sample_format=2)
+    with pytest.raises(UnsupportedPixels, match="has pixels whose range is not known"):
+        read_image(path)
+
+
+def test_a_tiff_that_pillow_does_not_know_is_not_called_something_else(tmp_path):
+    path = tiff(tmp_path / "a.tif", [VALUES], sample_format=3)
+    with pytest.raises(UnreadableImage, match="is a TIFF file of a rare kind, or damaged"):
         read_image(path)
 
 

@@ -3,29 +3,62 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import struct
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import Decoder, get_decoder
 from pydicom.uid import (
+    HTJ2K,
     UID,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
     JPEG2000TransferSyntaxes,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
     JPEGLSTransferSyntaxes,
     JPEGTransferSyntaxes,
     RLELossless,
 )
 
 from cxr_foundation.errors import UnreadableImage
+from cxr_foundation.images.frame import (
+    Claim,
+    jpeg2000_claim,
+    jpeg_claim,
+    rle_is_sound,
+    rle_segments,
+    unboxed,
+)
 from cxr_foundation.images.header import Header, label
 from cxr_foundation.images.source import LIBRARY_ERRORS, check_size, quiet
 
 __all__ = ["Layout", "decode", "read_layout"]
 
-# Exact ones first, and those that print to the terminal when bytes are damaged last.
-_PLUGINS = ("pyjpegls", "pylibjpeg", "pillow", "gdcm", "pydicom")
+# Exact ones first. Left out are gdcm, which ends the whole process on some damaged JPEG frames (an
+# exception that C++ does not catch), and pylibjpeg for RLE, which panics on a damaged run.
+_PLUGINS = ("pyjpegls", "pylibjpeg", "pillow", "pydicom")
+_RLE_PLUGINS = ("pydicom",)
+
+# Of imagecodecs, for one sample a pixel: libjpeg-turbo 3 and CharLS are exact, and several times as
+# quick as what pydicom finds (benchmarks/decode.py). Colour stays with pydicom, which knows who
+# turns YBR into RGB; nobody has to in these two. JPEG 2000 is no quicker here, and the HTJ2K
+# decoder, which is, gives a picture of what happened to be in memory where a frame is damaged.
+_PLAIN_RGB = {JPEGLossless, JPEGLosslessSV1}
+_FAST = {
+    JPEGBaseline8Bit: "jpeg8_decode",
+    JPEGExtended12Bit: "jpeg8_decode",
+    JPEGLossless: "jpeg8_decode",
+    JPEGLosslessSV1: "jpeg8_decode",
+    JPEGLSLossless: "jpegls_decode",
+    JPEGLSNearLossless: "jpegls_decode",
+}
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
@@ -41,9 +74,9 @@ class Layout:
         samples: (0028,0002), 1 or 3.
         photometric: (0028,0004).
         planar: (0028,0006), 0 or 1.
-        allocated: (0028,0100), 1, 8 or 16 bits.
-        stored: (0028,0101), 1 to `allocated` bits.
-        shift: Unused bits below the stored ones, from (0028,0102).
+        allocated: (0028,0100), 1, 8, 16 or 32 bits.
+        stored: (0028,0101), 1 to `allocated` bits, at most 16.
+        high: (0028,0102), place of the topmost stored bit.
         signed: (0028,0103).
     """
 
@@ -54,8 +87,13 @@ class Layout:
     planar: int
     allocated: int
     stored: int
-    shift: int
+    high: int
     signed: bool
+
+    @property
+    def shift(self) -> int:
+        """Unused bits below the stored ones in what `decode` gives."""
+        return 0 if self.allocated == 32 else self.high + 1 - self.stored
 
     @property
     def values(self) -> npt.NDArray[np.float64]:
@@ -87,10 +125,12 @@ def read_layout(header: Header) -> Layout:
             f"{label('SamplesPerPixel')} contradicts {label('PhotometricInterpretation')}"
         )
     allocated, stored = header.required("BitsAllocated"), header.required("BitsStored")
-    if allocated not in (1, 8, 16):
-        raise header.unsupported(f"{label('BitsAllocated')} is not 1, 8 or 16")
+    if allocated not in (1, 8, 16, 32):
+        raise header.unsupported(f"{label('BitsAllocated')} is not 1, 8, 16 or 32")
     if not 1 <= stored <= allocated:
         raise header.unsupported(f"{label('BitsStored')} does not fit BitsAllocated")
+    if stored > 16:
+        raise header.unsupported(f"{label('BitsStored')} is above 16, as of no radiograph")
     if samples == 3 and stored != allocated:
         raise header.unsupported(f"{label('BitsStored')} of colour is not BitsAllocated")
     high = header.integer("HighBit")
@@ -106,7 +146,7 @@ def read_layout(header: Header) -> Layout:
     rows, columns = header.required("Rows"), header.required("Columns")
     check_size(header.path, rows, columns, samples)
     return Layout(
-        rows, columns, samples, photometric, planar, allocated, stored, high + 1 - stored,
+        rows, columns, samples, photometric, planar, allocated, stored, high,
         representation == 1,
     )  # fmt: skip
 
@@ -116,32 +156,42 @@ def decode(header: Header, layout: Layout) -> npt.NDArray[Any]:
 
     Returns:
         uint8 or uint16, (H, W), or (H, W, 3) of red, green and blue. The bits above and below
-        the stored ones are as the file has them.
+        the stored ones are as the file has them; only 32-bit words come out without.
 
     Raises:
         UnreadableImage: Damaged or cut off, or more or less than Rows and Columns ask for.
-        UnsupportedPixels: No decoder for the transfer syntax.
+        UnsupportedPixels: No decoder for the transfer syntax, or a codestream whose bits or sign
+            contradict the header.
     """
     decoder = _decoder(header)
-    if decoder.UID.is_encapsulated != (header.fragments is not None):
+    if header.pixels is None or decoder.UID.is_encapsulated != (header.fragments is not None):
         raise UnreadableImage(header.path, "the pixel data contradicts the transfer syntax")
+    claim = None
     if header.fragments is None:
         _check_native(header, layout)
-        plugins = [""]
+        pixels = _try(header, layout, decoder, "", header.pixels.value)
     else:
-        _check_frame(header, layout, decoder.UID)
-        plugins = [name for name in _PLUGINS if name in decoder.available_plugins]
-    tries = (_try(header, layout, decoder, plugin) for plugin in plugins)
-    pixels = next((found for found in tries if found is not None), None)
+        frame = unboxed(b"".join(header.fragments))
+        claim = _check_frame(header, layout, decoder.UID, frame)
+        pixels = _try_fast(layout, decoder.UID, frame)
+        for plugin in _RLE_PLUGINS if decoder.UID == RLELossless else _PLUGINS:
+            if pixels is None and plugin in decoder.available_plugins:
+                pixels = _try(header, layout, decoder, plugin, encapsulate([frame]))
     if pixels is None:
         raise header.unsupported(
-            f"no installed decoder can read its pixels ({decoder.UID.name})", _DECODERS
+            f"no installed decoder can read its pixels ({decoder.UID.name}, {decoder.UID})",
+            _DECODERS,
         )
     expected = (layout.rows, layout.columns) + ((3,) if layout.samples == 3 else ())
-    if pixels.shape != expected or pixels.dtype.kind not in "iu" or pixels.dtype.itemsize > 2:
+    if pixels.shape != expected or pixels.dtype.kind not in "iu":
         raise UnreadableImage(header.path, "the compressed picture is not as the header says")
-    if header.fragments is not None and decoder.UID != RLELossless:
-        _check_range(header, layout, pixels)
+    if layout.allocated == 32 and claim is None:
+        low = layout.high + 1 - layout.stored
+        return np.asarray(pixels >> low & (2**layout.stored - 1), dtype=np.uint16)
+    if pixels.dtype.itemsize > 2:
+        raise UnreadableImage(header.path, "the compressed picture is not as the header says")
+    if claim is not None:
+        _check_range(header, layout, claim, pixels)
     return pixels.view(pixels.dtype.str.replace("i", "u"))
 
 
@@ -161,14 +211,51 @@ def _decoder(header: Header) -> Decoder:
     try:
         return get_decoder(syntax)
     except NotImplementedError:
-        raise header.unsupported(f"pixels of transfer syntax {syntax.name} are not read") from None
+        raise header.unsupported(
+            f"pixels of transfer syntax {syntax.name}, {syntax}, are not read"
+        ) from None
 
 
-def _try(header: Header, layout: Layout, decoder: Decoder, plugin: str) -> npt.NDArray[Any] | None:
-    """One decoder's picture, None if it gives up."""
-    element = header.pixels
-    if element is None:
+def _try_fast(layout: Layout, syntax: UID, frame: bytes) -> npt.NDArray[Any] | None:
+    """The quickest exact decoder's grey picture, None if it is not installed or gives up."""
+    name = _FAST.get(syntax)
+    colour = layout.samples == 3
+    if colour and not (layout.photometric == "RGB" and syntax in _PLAIN_RGB):
         return None
+    try:
+        import imagecodecs
+
+        if syntax == RLELossless:
+            return _unpacked(layout, frame, imagecodecs.packbits_decode)
+        if name is None:
+            return None
+        options = {"colorspace": "RGB", "outcolorspace": "RGB"} if colour else {}
+        return np.asarray(getattr(imagecodecs, name)(frame, **options))
+    except LIBRARY_ERRORS:
+        return None
+
+
+def _unpacked(
+    layout: Layout, frame: bytes, unpack: Callable[..., bytes | bytearray]
+) -> npt.NDArray[Any] | None:
+    """RLE by planes of bytes, the most significant first: PS3.5 G.2. None if one is damaged."""
+    if layout.samples != 1:
+        return None
+    size, width = layout.rows * layout.columns, layout.allocated // 8
+    words = np.empty((size, width), dtype=np.uint8)
+    for place, segment in enumerate(rle_segments(frame)):
+        # One byte more is asked for, so that a plane that runs over is seen.
+        plane = unpack(segment, out=size + 1)
+        if len(plane) != size:
+            return None
+        words[:, width - 1 - place] = np.frombuffer(plane, dtype=np.uint8)
+    return words.view(f"<u{width}").reshape(layout.rows, layout.columns)
+
+
+def _try(
+    header: Header, layout: Layout, decoder: Decoder, plugin: str, source: bytes | memoryview
+) -> npt.NDArray[Any] | None:
+    """One of pydicom's decoders' picture, None if it gives up."""
     native = header.fragments is None
     options: dict[str, Any] = {
         "rows": layout.rows,
@@ -184,19 +271,28 @@ def _try(header: Header, layout: Layout, decoder: Decoder, plugin: str) -> npt.N
         ),
         "pixel_representation": int(layout.signed),
         "pixel_keyword": "PixelData",
-        "pixel_vr": (element.vr or b"OW").decode("ascii"),
+        "pixel_vr": _vr(header),
     }
     if native:
         # A view is enough where nothing is decompressed: the look-up makes the only copy.
         options["view_only"] = True
     try:
         with quiet:
-            source = element.value if native else bytes(element.value)
             pixels, _ = decoder.as_array(source, index=0, decoding_plugin=plugin, **options)
     except LIBRARY_ERRORS:
         # Only that it failed is of use: the text may quote the file.
         return None
+    except BaseException as error:
+        # A panic of pylibjpeg-rle's Rust is no Exception, so that it would end a whole run.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise UnreadableImage(header.path, "the compressed picture is damaged") from None
     return np.asarray(pixels)
+
+
+def _vr(header: Header) -> str:
+    vr = None if header.pixels is None else header.pixels.vr
+    return (vr or b"OW").decode("ascii")
 
 
 def _check_native(header: Header, layout: Layout) -> None:
@@ -213,79 +309,64 @@ def _check_native(header: Header, layout: Layout) -> None:
         )
 
 
-def _check_frame(header: Header, layout: Layout, syntax: UID) -> None:
-    """Refuse a compressed frame that claims another size, before a decoder takes memory for it."""
-    frame = b"".join(header.fragments or ())
+def _check_frame(header: Header, layout: Layout, syntax: UID, frame: bytes) -> Claim | None:
+    """Refuse a compressed frame that contradicts the header, before memory is taken for it.
+
+    Returns:
+        What the codestream says of itself, None for RLE, which says nothing.
+    """
     if not frame:
         raise UnreadableImage(header.path, "the pixel data is empty")
     if syntax == RLELossless:
-        _check_rle(header, layout, frame)
-        return
-    if syntax in JPEG2000TransferSyntaxes or syntax.name.startswith("High-Throughput"):
-        claimed = _jpeg2000_size(frame)
+        segments = layout.samples * layout.allocated // 8
+        if not rle_is_sound(frame, segments=segments, rows=layout.rows, columns=layout.columns):
+            raise UnreadableImage(header.path, "the RLE pixel data is damaged")
+        return None
+    if syntax in (*JPEG2000TransferSyntaxes, HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL):
+        claim = jpeg2000_claim(frame)
     elif syntax in JPEGTransferSyntaxes or syntax in JPEGLSTransferSyntaxes:
-        claimed = _jpeg_size(frame)
+        claim = jpeg_claim(frame)
     else:
-        name = syntax.name
-        raise header.unsupported(f"pixels of transfer syntax {name} are not read")
-    if claimed is None:
+        raise header.unsupported(f"pixels of transfer syntax {syntax.name}, {syntax}, are not read")
+    if claim is None:
         raise UnreadableImage(header.path, f"its pixels are not {syntax.name}, or damaged")
-    if claimed != (layout.rows, layout.columns, layout.samples):
+    if claim[:3] != (layout.rows, layout.columns, layout.samples):
         raise UnreadableImage(
             header.path, "the compressed picture has another size than its header"
         )
     if layout.shift:
         raise header.unsupported(f"{label('HighBit')} has no meaning for compressed pixels")
+    if claim.precision < layout.stored:
+        raise header.unsupported(
+            f"the compressed picture has {claim.precision} bits, fewer than {label('BitsStored')}"
+        )
     # ISO/IEC 10918-1 B.1.1.3, 15444-1 A.4.4: all end with the same marker; writers pad after it.
     if not frame.rstrip(b"\0\xff").endswith(b"\xff\xd9"):
         raise UnreadableImage(header.path, "the compressed picture is cut off")
+    return claim
 
 
-def _check_rle(header: Header, layout: Layout, frame: bytes) -> None:
-    """PS3.5 G.3-G.5: one segment for each byte of a pixel, none longer than its worst case."""
-    segments = layout.samples * layout.allocated // 8
-    plane = layout.rows * layout.columns
-    offsets = struct.unpack_from("<16I", frame.ljust(64, b"\0"))
-    bounds = (*offsets[1 : segments + 1], len(frame))
-    # A literal run of 128 bytes costs 129, and every row may end with a short one.
-    worst = plane * 2 + layout.rows * 2 + 2
-    if (
-        offsets[0] != segments
-        or bounds[0] != 64
-        or any(not 0 < b - a <= worst for a, b in itertools.pairwise(bounds))
-    ):
-        raise UnreadableImage(header.path, "the RLE pixel data is damaged")
+def _check_range(header: Header, layout: Layout, claim: Claim, pixels: npt.NDArray[Any]) -> None:
+    """A codec has no unused bits: a value beyond BitsStored is a contradiction, not an overlay.
 
-
-def _jpeg_size(frame: bytes) -> tuple[int, int, int] | None:
-    """(rows, columns, samples) of a JPEG or JPEG-LS frame header: ISO/IEC 10918-1 B.2.2."""
-    at = 2
-    while frame[:2] == b"\xff\xd8" and at + 10 <= len(frame) and frame[at] == 0xFF:
-        marker = frame[at + 1]
-        if marker == 0xFF:
-            at += 1
-        elif marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
-            rows, columns, samples = struct.unpack_from(">HHB", frame, at + 5)
-            return rows, columns, samples
-        else:
-            at += 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
-    return None
-
-
-def _jpeg2000_size(frame: bytes) -> tuple[int, int, int] | None:
-    """(rows, columns, samples) of a JPEG 2000 SIZ segment: ISO/IEC 15444-1 A.5.1."""
-    # Some writers leave the JP2 boxes around the codestream.
-    at = frame.find(b"\xff\x4f\xff\x51", 0, 4096)
-    if at < 0 or at + 42 > len(frame):
-        return None
-    right, bottom, left, top = struct.unpack_from(">4I", frame, at + 8)
-    (samples,) = struct.unpack_from(">H", frame, at + 40)
-    return bottom - top, right - left, samples
-
-
-def _check_range(header: Header, layout: Layout, pixels: npt.NDArray[Any]) -> None:
-    """A codec has no unused bits: a value beyond BitsStored is a contradiction, not an overlay."""
+    Nor does it have two signs: PS3.5 8.2.4 wants JPEG 2000's to be that of PixelRepresentation.
+    Where they differ, values below the sign bit mean the same either way; others are unknown.
+    """
+    low, high = int(pixels.min()), int(pixels.max())
+    if claim.signed not in (None, layout.signed):
+        sign = 1 << (layout.stored - 1)
+        if low < 0 or high >= sign:
+            raise header.unsupported(
+                f"the compressed picture's sign contradicts {label('PixelRepresentation')}"
+            )
+    if layout.signed and pixels.dtype.kind == "u" and claim.precision > layout.stored:
+        # The codec was given sign-extended words as bit patterns.
+        spare = 8 * pixels.dtype.itemsize - claim.precision
+        words = (pixels << spare).view(pixels.dtype.str.replace("u", "i")) >> spare
+        low, high = int(words.min()), int(words.max())
+        pixels = words
     top = 2 ** (layout.stored - layout.signed) - 1
-    signed = pixels.dtype.kind == "i"
-    if int(pixels.max()) > top or (signed and int(pixels.min()) < -top - 1):
+    if pixels.dtype.kind == "u":
+        top = 2**layout.stored - 1
+    if high > top or low < -top - 1:
         raise header.unsupported(f"has pixels beyond {label('BitsStored')}")

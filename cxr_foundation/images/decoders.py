@@ -21,7 +21,6 @@ __all__ = ["Syntax", "decodable"]
 
 _BASELINE, _EXTENDED = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"
 _INSTALL = 'pip install "cxr-foundation-hub[dicom]"'
-_EXPORT = "No decoder of the dicom extra reads it: export such files uncompressed."
 
 # 8 x 8 pixels, (row + column) x 16 in 8 bits, x 256 in 12 or 16. Drawn for this file and
 # encoded by imagecodecs 2026.3.6; the 8-bit JPEG by Pillow 13.0.0.
@@ -105,7 +104,7 @@ def decodable() -> tuple[Syntax, ...]:
             uid=uid,
             name=name,
             decoded=_decodes(uid, frame, bits),
-            remedy=_EXPORT if uid == _EXTENDED else _INSTALL,
+            remedy=_INSTALL,
         )
         for uid, name, frame, bits in _PICTURES
     )
@@ -115,7 +114,7 @@ def _decodes(uid: str, frame: bytes, bits: int) -> bool:
     steps = np.add.outer(np.arange(8), np.arange(8))
     expected = steps * (16 if bits == 8 else 256)
     allocated = 8 if bits == 8 else 16
-    layout = Layout(8, 8, 1, "MONOCHROME2", 0, allocated, bits, 0, False)
+    layout = Layout(8, 8, 1, "MONOCHROME2", 0, allocated, bits, bits - 1, False)
     try:
         found = decode(_header(uid, frame, expected.astype("<u2").tobytes()), layout)
     except ImageError:

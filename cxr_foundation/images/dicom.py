@@ -1,20 +1,41 @@
-"""A DICOM radiograph to float32 pixels in [0, 1], bone bright: PS3.3 C.7.6.3, C.11, C.8.11.3."""
+"""A DICOM radiograph to float32 pixels in [0, 1], bone bright: PS3.3 C.7.6.3, C.11, C.8.11.3.
+
+What is read is any single grey picture, whatever it shows: body part, view and modality are for
+`images.guard` and the readers of data sets. Refused by name are several frames, localisers, raw
+detector values and colour. Not interpreted: the display shutter (C.7.6.11) and the collimator
+(C.8.7.3), so that what they hide stays visible; overlays in group 60xx (C.9.2); and presentation
+states, which are files of their own (PS3.3 A.33).
+"""
 
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit
 
 from cxr_foundation.images import lut
 from cxr_foundation.images.codec import Layout, decode, read_layout
 from cxr_foundation.images.header import Header, label, read_header
 from cxr_foundation.images.source import MAX_BYTES, Pixels, check_size, to_grey
 
-__all__ = ["read_dicom"]
+__all__ = ["Trust", "read_dicom"]
+
+Trust: TypeAlias = Literal["photometric", "shape"]
+"""Which of two elements is believed where they contradict each other about polarity."""
+
+# PS3.4 B.5: storage classes whose pixels are raw detector values.
+_FOR_PROCESSING = {
+    "1.2.840.10008.5.1.4.1.1.1.1.1": "Digital X-Ray",
+    "1.2.840.10008.5.1.4.1.1.1.2.1": "Digital Mammography X-Ray",
+    "1.2.840.10008.5.1.4.1.1.1.3.1": "Digital Intra-Oral X-Ray",
+}
+
+# PS3.5 A.4.1: the two processes that always lose something.
+_LOSSY = {JPEGBaseline8Bit, JPEGExtended12Bit}
 
 # Rows that fit a core's cache while they are looked up.
 _BLOCK = 64
@@ -25,7 +46,9 @@ _SQUARE = 0.01
 _LONGEST_PIXEL = 10.0
 
 
-def read_dicom(path: str | os.PathLike[str], data: bytes, *, voi: bool = True) -> Pixels:
+def read_dicom(
+    path: str | os.PathLike[str], data: bytes, *, voi: bool = True, trust: Trust | None = None
+) -> Pixels:
     """Pixels of a DICOM file's bytes.
 
     Args:
@@ -33,6 +56,8 @@ def read_dicom(path: str | os.PathLike[str], data: bytes, *, voi: bool = True) -
         data: The whole file.
         voi: With the VOI LUT or window; without, modality values over the range that BitsStored
             gives them.
+        trust: The element to believe where (0028,0004) and (2050,0020) contradict each other;
+            without it such a file is refused.
 
     Returns:
         float32 (H, W) in [0, 1], pixels square, bone bright, padding black.
@@ -46,7 +71,7 @@ def read_dicom(path: str | os.PathLike[str], data: bytes, *, voi: bool = True) -
         raise header.unsupported("has no picture: (7FE0,0010) PixelData is missing")
     _check_intent(header)
     layout = read_layout(header)
-    inverted = _is_inverted(header, layout)
+    inverted = _is_inverted(header, layout, trust)
     height = _pixel_height(header)
     check_size(path, round(layout.rows * max(height, 1)), round(layout.columns / min(height, 1)))
     raw = decode(header, layout)
@@ -58,7 +83,7 @@ def read_dicom(path: str | os.PathLike[str], data: bytes, *, voi: bool = True) -
         pixels = Pixels(_look_up(to_grey(path, colours[:, None], 1.0)[:, 0], raw, layout))
     else:
         pixels = _grey(header, layout, raw, voi=voi, inverted=inverted)
-    return _squared(pixels, height)
+    return _squared(pixels, height)._replace(lossy=_lossy(header), notes=pixels.notes)
 
 
 def _grey(
@@ -69,13 +94,15 @@ def _grey(
     shown = lut.voi(header, stage) if voi else stage.unit
     if inverted:
         shown = 1.0 - shown
+    notes = _sign_notes(header, layout, shown)
     padding = _padding(header, layout)
     if padding is not None:
         shown = np.where(padding, 0.0, shown)
     values = _whole_range(shown, raw, layout)
     if values is None:
         values = _look_up(shown.astype(np.float32), raw, layout)
-    return Pixels(values, None if padding is None else _look_up(padding, raw, layout))
+    where = None if padding is None else _look_up(padding, raw, layout)
+    return Pixels(values, where, notes=notes)
 
 
 def _whole_range(
@@ -113,14 +140,29 @@ def _look_up(table: npt.NDArray[Any], raw: npt.NDArray[Any], layout: Layout) -> 
 
 
 def _check_intent(header: Header) -> None:
-    """(0008,0068) PresentationIntentType: PS3.3 C.8.11.1.1. Raw detector values are no picture."""
+    """Refuse what is no picture for a reader.
+
+    (0008,0068) PresentationIntentType, PS3.3 C.8.11.1.1, and (0008,0016) SOPClassUID, PS3.4 B.5:
+    FOR PROCESSING are raw detector values. (0008,0008) ImageType, PS3.3 C.7.6.1.1.2: its third
+    value is LOCALIZER for the scout view of a cross-sectional study.
+    """
     if header.string("PresentationIntentType") == "FOR PROCESSING":
         raise header.unsupported(
             f"{label('PresentationIntentType')} is FOR PROCESSING: raw detector values"
         )
+    kind = _FOR_PROCESSING.get(header.string("SOPClassUID"))
+    if kind is not None:
+        raise header.unsupported(
+            f"{label('SOPClassUID')} is {kind} Image Storage - For Processing: raw detector values"
+        )
+    if "LOCALIZER" in header.strings("ImageType")[2:3]:
+        raise header.unsupported(
+            f"{label('ImageType')} is LOCALIZER: the scout view of another study",
+            "Leave it out: it is no radiograph.",
+        )
 
 
-def _is_inverted(header: Header, layout: Layout) -> bool:
+def _is_inverted(header: Header, layout: Layout, trust: Trust | None) -> bool:
     """Whether the least value is white.
 
     (0028,0004) PhotometricInterpretation, PS3.3 C.7.6.3.1.2, and (2050,0020)
@@ -128,18 +170,51 @@ def _is_inverted(header: Header, layout: Layout) -> bool:
     with MONOCHROME1 and so says the same thing twice. Viewers disagree about the other two pairs.
 
     Raises:
-        UnsupportedPixels: A pair that the standard does not allow.
+        UnsupportedPixels: A pair that the standard does not allow, unless told which to trust.
     """
-    shape = header.string("PresentationLUTShape")
-    if shape not in ("", "IDENTITY", "INVERSE"):
-        raise header.unsupported(f"{label('PresentationLUTShape')} is none that is defined")
     inverted = layout.photometric == "MONOCHROME1"
-    if shape and inverted != (shape == "INVERSE"):
+    shape = header.string("PresentationLUTShape")
+    if not shape or trust == "photometric":
+        return inverted
+    if shape not in ("IDENTITY", "INVERSE"):
+        raise header.unsupported(f"{label('PresentationLUTShape')} is none that is defined")
+    if inverted != (shape == "INVERSE") and trust is None:
         raise header.unsupported(
             f"{label('PresentationLUTShape')} {shape} contradicts {layout.photometric}: "
-            "the polarity is unknown"
+            "the polarity is unknown",
+            "Look at one picture of its source, then say which is right: "
+            'trust="photometric" or trust="shape" (`--trust`).',
         )
-    return inverted
+    return shape == "INVERSE"
+
+
+def _sign_notes(header: Header, layout: Layout, shown: npt.NDArray[np.float64]) -> tuple[str, ...]:
+    """What (0028,1041) PixelIntensityRelationshipSign says against the picture, if anything.
+
+    PS3.3 C.8.11.3.1.2: 1 means that lower stored values are less X-ray, -1 that higher ones are.
+    Bone lets less X-ray through and is shown bright. Vendors fill it in carelessly, so that it
+    only ever leads to a note.
+    """
+    sign = header.integer("PixelIntensityRelationshipSign", signed=True)
+    if sign not in (1, -1):
+        return ()
+    least, most = shown[np.argmin(layout.values)], shown[np.argmax(layout.values)]
+    if least == most or (most > least) == (sign == -1):
+        return ()
+    return (
+        f"{label('PixelIntensityRelationshipSign')} says that bone is dark here; the picture was "
+        f"shown by {label('PhotometricInterpretation')}",
+    )
+
+
+def _lossy(header: Header) -> bool | None:
+    """Whether the pixels went through lossy compression; None if the file does not say.
+
+    (0028,2110) LossyImageCompression, PS3.3 C.7.6.1.1.5: once "01", always "01".
+    """
+    if header.syntax in _LOSSY:
+        return True
+    return {"00": False, "01": True}.get(header.string("LossyImageCompression"))
 
 
 def _padding(header: Header, layout: Layout) -> npt.NDArray[np.bool_] | None:

@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Iterator
 
 from cxr_foundation.errors import UnreadableImage, UnsupportedPixels
+from cxr_foundation.images.allowlist import ELEMENTS
 
 __all__ = ["Element", "Header", "is_dicom", "read_header"]
 
@@ -36,42 +37,7 @@ _SHORT = {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", 
 }  # fmt: skip
 _LONG = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 
-_WANTED = {
-    0x00080068: "PresentationIntentType",
-    0x00181164: "ImagerPixelSpacing",
-    0x00182010: "NominalScannedPixelSpacing",
-    0x00280002: "SamplesPerPixel",
-    0x00280004: "PhotometricInterpretation",
-    0x00280006: "PlanarConfiguration",
-    0x00280008: "NumberOfFrames",
-    0x00280010: "Rows",
-    0x00280011: "Columns",
-    0x00280030: "PixelSpacing",
-    0x00280034: "PixelAspectRatio",
-    0x00280100: "BitsAllocated",
-    0x00280101: "BitsStored",
-    0x00280102: "HighBit",
-    0x00280103: "PixelRepresentation",
-    0x00280120: "PixelPaddingValue",
-    0x00280121: "PixelPaddingRangeLimit",
-    0x00281050: "WindowCenter",
-    0x00281051: "WindowWidth",
-    0x00281052: "RescaleIntercept",
-    0x00281053: "RescaleSlope",
-    0x00281056: "VOILUTFunction",
-    0x00281101: "RedPaletteColorLookupTableDescriptor",
-    0x00281102: "GreenPaletteColorLookupTableDescriptor",
-    0x00281103: "BluePaletteColorLookupTableDescriptor",
-    0x00281201: "RedPaletteColorLookupTableData",
-    0x00281202: "GreenPaletteColorLookupTableData",
-    0x00281203: "BluePaletteColorLookupTableData",
-    0x00283000: "ModalityLUTSequence",
-    0x00283002: "LUTDescriptor",
-    0x00283006: "LUTData",
-    0x00283010: "VOILUTSequence",
-    0x20500020: "PresentationLUTShape",
-}
-_TAGS = {name: tag for tag, name in _WANTED.items()}
+_TAGS = {name: tag for tag, name in ELEMENTS.items()}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -299,7 +265,7 @@ class _Walk:
         """The wanted elements from `at` on."""
         header = Header(self.path, "", self.little, self.explicit, {})
         for tag, element, undefined in self.elements(at):
-            name = _WANTED.get(tag)
+            name = ELEMENTS.get(tag)
             if name is not None:
                 if name in header.elements:
                     raise header.damaged(name, "occurs twice")

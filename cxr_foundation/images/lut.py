@@ -56,6 +56,9 @@ def _lookup(
     if len(unsigned) != 3:
         raise header.damaged(descriptor, "does not have three values")
     entries, bits = unsigned[0] or 65536, unsigned[2]
+    # The second value has the type of the input. An explicit SS says so even where no input is
+    # below zero: read as unsigned, such a table would begin beyond all of them.
+    signed = signed or header.elements[descriptor].vr == b"SS"
     first = header.integers(descriptor, signed=signed)[1]
     if not 8 <= bits <= 16:
         raise header.damaged(descriptor, "does not have 8 to 16 bits")

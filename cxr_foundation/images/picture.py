@@ -6,6 +6,7 @@ import io
 import os
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,14 @@ __all__ = ["grey_pixels", "read_picture"]
 _PNG = b"\x89PNG\r\n\x1a\n"
 _FORMATS = ("PNG", "JPEG", "TIFF")
 _ORIENTATION = 0x0112
+_SAVE_AS_GREY = "Save it as an 8- or 16-bit grey picture."
 _NOT_A_PICTURE = "Name a DICOM, PNG, JPEG or TIFF file."
 
-# TIFF 6.0: tags of BitsPerSample, PhotometricInterpretation and SampleFormat.
-_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+# TIFF 6.0: tags of BitsPerSample, PhotometricInterpretation, SamplesPerPixel and SampleFormat.
+_BITS, _PHOTOMETRIC, _SAMPLES, _SAMPLE_FORMAT = 258, 262, 277, 339
+_SIGNED = 2
+
+_SIGNATURES = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
 
 
 def read_picture(path: str | os.PathLike[str], data: bytes) -> Pixels:
@@ -41,7 +46,9 @@ def read_picture(path: str | os.PathLike[str], data: bytes) -> Pixels:
     if data.startswith(_PNG):
         _check_png(path, data)
     try:
-        with quiet, Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
+        # The masks of the SCR database are GIF; radiographs never are, so it takes the suffix.
+        formats = ("GIF",) if Path(path).suffix.lower() == ".gif" else _FORMATS
+        with quiet, Image.open(io.BytesIO(data), formats=formats) as picture:
             check_size(path, picture.height, picture.width, len(picture.getbands()))
             if getattr(picture, "n_frames", 1) != 1:
                 raise UnsupportedPixels(
@@ -50,6 +57,10 @@ def read_picture(path: str | os.PathLike[str], data: bytes) -> Pixels:
             deep = _deep(path, data, picture)
             return Pixels(grey_pixels(path, picture) if deep is None else deep)
     except UnidentifiedImageError:
+        for signature, kind in _SIGNATURES.items():
+            if data.startswith(signature):
+                reason = f"is a {kind} file of a rare kind, or damaged"
+                raise UnreadableImage(path, reason, _SAVE_AS_GREY) from None
         raise UnreadableImage(
             path, "is neither a DICOM nor a PNG, JPEG or TIFF file", _NOT_A_PICTURE
         ) from None
@@ -66,6 +77,7 @@ def grey_pixels(path: str | os.PathLike[str], picture: Image.Image) -> npt.NDArr
     Raises:
         UnsupportedPixels: Colour, or a range that is not known.
     """
+    _check_samples(path, picture)
     picture.load()
     # Read after load(): Pillow has then turned a TIFF itself and dropped its tag.
     turn = picture.getexif().get(_ORIENTATION, 1)
@@ -92,9 +104,7 @@ def _upright_values(path: str | os.PathLike[str], picture: Image.Image) -> npt.N
         return _over(top - values if tags.get(_PHOTOMETRIC) == 0 else values, top)
     if picture.mode == "F" and tags.get(_SAMPLE_FORMAT, (3,)) in ((3,), 3):
         return unit_range(path, np.asarray(picture))
-    raise UnsupportedPixels(
-        path, "has pixels whose range is not known", "Save it as an 8- or 16-bit grey picture."
-    )
+    raise UnsupportedPixels(path, "has pixels whose range is not known", _SAVE_AS_GREY)
 
 
 def unit_range(path: str | os.PathLike[str], values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -130,6 +140,22 @@ def _turned(values: npt.NDArray[np.float32], orientation: int) -> npt.NDArray[np
     return values
 
 
+def _check_samples(path: str | os.PathLike[str], picture: Image.Image) -> None:
+    """Refuse TIFFs that Pillow takes for something else: TIFF 6.0, sections 6 and 19.
+
+    Of 16-bit colour it keeps the upper bytes, or both as pixels of their own where the colours
+    are stored apart; signed 8-bit values it takes as they are.
+
+    Raises:
+        UnsupportedPixels: 16-bit colour, or signed values.
+    """
+    tags: Any = getattr(picture, "tag_v2", {})
+    if np.max(tags.get(_BITS, 1)) > 8 and tags.get(_SAMPLES, 1) > 1:
+        raise UnsupportedPixels(path, "has 16-bit colour", _SAVE_AS_GREY)
+    if _SIGNED in np.atleast_1d(tags.get(_SAMPLE_FORMAT, 1)):
+        raise UnsupportedPixels(path, "has pixels whose range is not known", _SAVE_AS_GREY)
+
+
 def _deep(
     path: str | os.PathLike[str], data: bytes, picture: Image.Image
 ) -> npt.NDArray[np.float32] | None:
@@ -138,15 +164,12 @@ def _deep(
     Pillow unpacks only the upper byte of their samples; its unpacker for the other byte order
     gives the lower one, and grey with alpha has the size of an 8-bit RGBA pixel.
     """
-    tiles = picture.tile if isinstance(picture, ImageFile.ImageFile) else []
-    rawmodes = {str(tile[3]) for tile in tiles}
+    if picture.format != "PNG" or not isinstance(picture, ImageFile.ImageFile):
+        return None
+    rawmodes = {str(tile[3]) for tile in picture.tile}
     if not any(mode[:2] in ("RG", "LA") and ";16" in mode for mode in rawmodes):
         return None
     rawmode = rawmodes.pop()
-    if picture.format != "PNG":
-        raise UnsupportedPixels(
-            path, "has 16-bit colour", "Save it as an 8- or 16-bit grey picture."
-        )
     with Image.open(io.BytesIO(data), formats=("PNG",)) as lower:
         other = "RGBA" if rawmode == "LA;16B" else rawmode.replace("16B", "16L")
         lower.tile = [tile._replace(args=other) for tile in lower.tile]
@@ -163,10 +186,12 @@ def _deep(
 def _check_png(path: str | os.PathLike[str], data: bytes) -> None:
     """Each chunk's length and checksum, which Pillow leaves out for pixels: PNG 5.3.
 
+    And that indices have a palette (PNG 11.2.3), without which Pillow gives them out as grey.
+
     Raises:
         UnreadableImage: Damaged or cut off, or a claimed size that no radiograph has.
     """
-    at, view = len(_PNG), memoryview(data)
+    at, view, indexed, palette = len(_PNG), memoryview(data), False, False
     while True:
         if at + 12 > len(data):
             raise UnreadableImage(path, "the PNG file is cut off")
@@ -179,6 +204,10 @@ def _check_png(path: str | os.PathLike[str], data: bytes) -> None:
         if kind == b"IHDR" and length == 13:
             width, height = struct.unpack_from(">II", data, at + 8)
             check_size(path, height, width)
+            indexed = data[at + 17] == 3
+        palette = palette or (kind == b"PLTE" and length > 0)
+        if kind == b"IDAT" and indexed and not palette:
+            raise UnreadableImage(path, "the PNG file is damaged: it has no palette")
         if kind == b"IEND":
             return
         at = stop

@@ -20,6 +20,7 @@ from cxr_foundation.errors import UnreadableImage, UnsupportedPixels
 __all__ = [
     "LIBRARY_ERRORS",
     "MAX_BYTES",
+    "ImageWarning",
     "Pixels",
     "check_size",
     "quiet",
@@ -45,6 +46,7 @@ _GREY_SHARE = 0.99
 
 LIBRARY_ERRORS = (
     ArithmeticError,
+    AssertionError,
     AttributeError,
     EOFError,
     ImportError,
@@ -60,16 +62,24 @@ LIBRARY_ERRORS = (
 """What pydicom's plugins and Pillow raise on damaged bytes, found by mutating files."""
 
 
+class ImageWarning(UserWarning):
+    """Something about a picture that was read which its user should look at."""
+
+
 class Pixels(NamedTuple):
     """One picture as it was read.
 
     Attributes:
         values: float32 (H, W) in [0, 1], bone bright; padding is 0.
         padding: bool (H, W), true where the pixel is padding; None if none is marked.
+        lossy: Whether a DICOM file's pixels went through lossy compression; None if unknown.
+        notes: What the header says against the picture, without a value of it being quoted.
     """
 
     values: npt.NDArray[np.float32]
     padding: npt.NDArray[np.bool_] | None = None
+    lossy: bool | None = None
+    notes: tuple[str, ...] = ()
 
 
 class _Quiet:
