@@ -19,8 +19,10 @@
     ├── DataError
     │   ├── NoImages             an empty folder or index
     │   ├── BadIndex             an index whose rows or columns are wrong
+    │   ├── BadShard             a tar shard that is damaged, or holds what no shard may hold
     │   ├── BadLabels            one class only, or too few for the draw
-    │   └── PatientLeak          one patient on two sides of a split
+    │   ├── PatientLeak          one patient on two sides of a split
+    │   └── PictureLeak          one radiograph, or an altered copy, on two sides of a split
     ├── ContractError            an input contract that is incomplete or contradicts itself
     ├── RecipeError              a recipe with a wrong key or value
     ├── OutputError
@@ -41,6 +43,7 @@ __all__ = [
     "AskTheAuthors",
     "BadIndex",
     "BadLabels",
+    "BadShard",
     "CardError",
     "CheckpointError",
     "ContractError",
@@ -56,6 +59,7 @@ __all__ = [
     "OutputExists",
     "OutputFailed",
     "PatientLeak",
+    "PictureLeak",
     "PushRefused",
     "RecipeError",
     "SourceError",
@@ -198,6 +202,12 @@ class BadIndex(DataError):
     remedy = "README describes index.csv and splits.csv."
 
 
+class BadShard(DataError):
+    """A tar shard that is damaged or cut off, or holds what no shard may hold."""
+
+    remedy = "Fetch it again, or make it again with `cxr shard`."
+
+
 class BadLabels(DataError):
     """One class only, or too few labelled patients for the draw."""
 
@@ -208,6 +218,12 @@ class PatientLeak(DataError):
     """One patient on two sides of a split."""
 
     remedy = "Give all rows of one patient the same split_group."
+
+
+class PictureLeak(DataError):
+    """One radiograph, or an altered copy of it, on two sides of a split."""
+
+    remedy = "`cxr audit DATA` lists all; drop one of each, or go on with --allow-leaks."
 
 
 class ContractError(CxrError):

@@ -9,7 +9,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 def draw(
     path, pixels, *, syntax=ExplicitVRLittleEndian, frame=None, meta=True, drop=(), **elements
 ):
-    """Write `pixels` (uint8, uint16 or int16) as a one-frame file; `elements` add or replace."""
+    """Write `pixels` (8, 16 or 32 bits) as a one-frame file; `elements` add or replace."""
     pixels = np.asarray(pixels)
     bits = pixels.dtype.itemsize * 8
     header = {
@@ -38,7 +38,7 @@ def draw(
         order = "<" if syntax.is_little_endian else ">"
         native = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
         data.PixelData = encapsulate([frame]) if frame else native + b"\0" * (len(native) % 2)
-        data["PixelData"].VR = "OW" if bits == 16 else "OB"
+        data["PixelData"].VR = "OB" if bits == 8 else "OW"
         data["PixelData"].is_undefined_length = frame is not None
     if meta:
         data.file_meta = FileMetaDataset()

@@ -58,6 +58,8 @@ RESULTS = {
         "may_have_seen": None,
     },
     "data": {"name": "toys", "images": 70, "digest": "cd" * 32},
+    "leaks": {"allowed": False, "tasks": {}},
+    "seen": [],
     "protocol": {
         "mode": "probe",
         "test_was_read": False,

@@ -22,6 +22,7 @@ from cxr_foundation.errors import (
     NoImages,
     OutputExists,
     PatientLeak,
+    PictureLeak,
     RecipeError,
     UnknownName,
 )
@@ -475,7 +476,11 @@ def drawn_encoder(monkeypatch):
             "may_have_seen": ["toys"],
         }
 
-    stand_in = SimpleNamespace(embed_with_twins=embed_with_twins, describe=describe)
+    def seen(model, studies):
+        reason = "it was pretrained on toys"
+        return [{"card": model, "source": "toy", "verdict": "seen", "reason": reason}]
+
+    stand_in = SimpleNamespace(embed_with_twins=embed_with_twins, describe=describe, seen=seen)
     monkeypatch.setitem(sys.modules, "cxr_foundation.transfer.encoders", stand_in)
     monkeypatch.setattr(cxr_foundation.transfer, "encoders", stand_in, raising=False)
 
@@ -507,6 +512,9 @@ def test_a_run_leaves_a_report_and_its_numbers(toys, tmp_path, drawn_encoder, mo
     # Nothing in the frame or the header of these pictures tells the classes apart.
     assert 0.2 < task["rows"]["border"]["all"]["auroc"] < 0.8
     assert task["differences"]["border"]["all"]["low"] > 0
+    assert results["leaks"] == {"allowed": False, "tasks": {}}
+    assert [s["verdict"] for s in results["seen"]] == ["seen"]
+    assert "been pretrained on radiographs of: toy." in (folder / "report.html").read_text()
 
 
 def test_two_runs_give_the_same_numbers(toys, tmp_path, drawn_encoder):
@@ -536,6 +544,60 @@ def test_reading_the_test_split_is_said(toys, tmp_path, drawn_encoder):
     folder = run(toys, output=tmp_path / "out", split_test="test", **SETTINGS)
     assert json.loads((folder / "results.json").read_text())["protocol"]["test_was_read"] is True
     assert "The test split was read for this report." in (folder / "report.html").read_text()
+
+
+def plant_a_copy(toys):
+    """A test picture, mirrored and darkened, among the training pictures of another patient."""
+    copy = Image.open(toys / "images" / "toy_dev3blob.png").transpose(Image.FLIP_LEFT_RIGHT)
+    copy.point(lambda grey: grey * 3 // 4).save(toys / "images" / "toy_pretrain5blob.png")
+
+
+def test_a_picture_on_both_sides_is_refused_before_the_encoder_runs(
+    toys, tmp_path, drawn_encoder, monkeypatch
+):
+    plant_a_copy(toys)
+    monkeypatch.setattr(cxr_foundation.transfer.encoders, "embed_with_twins", None)
+    with pytest.raises(PictureLeak) as caught:
+        run(toys, output=tmp_path / "out", **SETTINGS)
+    assert str(caught.value) == (
+        "task 'blob-normal': toy_pretrain5blob.png and toy_dev3blob.png show one radiograph, on "
+        "both sides. `cxr audit DATA` lists all; drop one of each, or go on with --allow-leaks."
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_who_insists_gets_a_report_that_says_it(toys, tmp_path, drawn_encoder):
+    plant_a_copy(toys)
+    folder = run(toys, output=tmp_path / "out", allow_leaks=True, **SETTINGS)
+    results = json.loads((folder / "results.json").read_text())
+    assert results["leaks"] == {
+        "allowed": True,
+        "tasks": {
+            "blob-normal": {
+                "patients": 0,
+                "pictures": [["toy_pretrain5blob.png", "toy_dev3blob.png"]],
+            }
+        },
+    }
+    assert (
+        "THE SPLIT LEAKS: over all tasks 0 patients and 1 pictures"
+        in (folder / "report.html").read_text()
+    )
+    assert results["command"].endswith(" --allow-leaks")
+
+
+def test_a_patient_on_both_sides_is_allowed_by_the_same_word(toys, tmp_path, drawn_encoder):
+    text = (toys / "index.csv").read_text().splitlines()
+    header, rows = text[0], [row.split(",") for row in text[1:]]
+    split = ["pretrain" if "pretrain" in row[0] else "dev" for row in rows]
+    rows[0][1] = rows[-1][1] = "one patient"
+    lines = [f"{header},split", *(",".join([*r, s]) for r, s in zip(rows, split, strict=True))]
+    (toys / "index.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(PatientLeak):
+        run(toys, output=tmp_path / "out", **SETTINGS)
+    folder = run(toys, output=tmp_path / "out", allow_leaks=True, **SETTINGS)
+    results = json.loads((folder / "results.json").read_text())
+    assert results["leaks"]["tasks"]["blob-normal"] == {"patients": 1, "pictures": []}
 
 
 def test_the_command_can_be_typed_again(toys, tmp_path, drawn_encoder):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
+from cxr_foundation.data.pseudonym import pseudonym
 from cxr_foundation.data.study import Study
 from cxr_foundation.errors import BadIndex, NoImages, UnreadableImage
 
@@ -17,10 +16,6 @@ __all__ = ["confined", "read_folder", "resolved"]
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
 DICOMS = frozenset({".dcm", ".dicom"})
-
-# Patient identifiers are compared, never kept: with a key that dies with the process nobody can
-# look an identifier up in what is written, not even by trying all of them.
-_KEY = secrets.token_bytes(32)
 
 
 def confined(root: Path, name: str) -> Path:
@@ -60,13 +55,18 @@ def resolved(folder: Path) -> Path:
     return folder.resolve(strict=True)
 
 
-def read_folder(folder: Path) -> list[Study]:
+def read_folder(folder: Path, *, keep_unreadable: bool = False) -> list[Study]:
     """Every picture and DICOM under a folder, sorted by path.
 
     A file counts by its suffix (PNG, JPEG, TIFF, DICOM), or, without one, by DICOM's magic bytes.
     Hidden files and links to folders are passed over; a file that is there under two names counts
     once. The patient is the file's stem, or, for
     DICOM, a keyed hash of PatientID.
+
+    Args:
+        folder: Where to search.
+        keep_unreadable: A DICOM whose header cannot be read is its own patient; whoever reads its
+            pixels will refuse it by name.
 
     Raises:
         NoImages: There is none.
@@ -82,7 +82,11 @@ def read_folder(folder: Path) -> list[Study]:
             raise BadIndex(root / name, str(reason), "Mend or remove this file.") from None
         patient = Path(name).stem
         if path.suffix.lower() not in PICTURES:
-            patient = _hashed_patient(path) or patient
+            try:
+                patient = _hashed_patient(path) or patient
+            except UnreadableImage:
+                if not keep_unreadable:
+                    raise
         studies.setdefault(path, Study(path=path, patient=patient, group=patient))
     if not studies:
         raise NoImages(folder, "holds no DICOM, PNG, JPEG or TIFF file")
@@ -142,4 +146,4 @@ def _hashed_patient(path: Path) -> str | None:
         raise UnreadableImage(path, "the DICOM header cannot be read") from None
     if not patient:
         return None
-    return hashlib.blake2b(patient.encode(), key=_KEY, digest_size=16).hexdigest()
+    return pseudonym("dicom", patient)

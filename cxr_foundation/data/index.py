@@ -17,12 +17,13 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from cxr_foundation.data.folder import confined, read_folder, resolved
 from cxr_foundation.data.splits import SPLITS, check_disjoint, same_patient
 from cxr_foundation.data.study import Study
+from cxr_foundation.data.tables import bad, lines
 from cxr_foundation.errors import BadIndex, NoImages, PatientLeak
 
 __all__ = ["read_index"]
@@ -34,12 +35,14 @@ _PRESENCE = {"1": True, "1.0": True, "0": False, "0.0": False}
 _Row = tuple[int, Mapping[str, str]]
 
 
-def read_index(path: str | os.PathLike[str]) -> list[Study]:
+def read_index(path: str | os.PathLike[str], *, disjoint: bool = True) -> list[Study]:
     """Read a data set's table; every file that it names is checked to be inside its folder.
 
     Args:
         path: A folder with an index.csv, such a file, or a plain folder of pictures and DICOM
             files (searched through, sorted; each file its own patient unless DICOM says more).
+        disjoint: Refuse a patient who is on two sides of the split. Without it the caller has to
+            look for such patients (`evaluate.audit` does).
 
     Returns:
         One study per row, in the table's order. Pictures are not opened.
@@ -61,17 +64,18 @@ def read_index(path: str | os.PathLike[str]) -> list[Study]:
     rows = _rows(table)
     wide = "path" in rows[0][1]
     studies = [_wide(table, *row) for row in rows] if wide else _long(table, rows)
-    try:
-        check_disjoint(studies)
-    except PatientLeak as leak:
-        raise PatientLeak(f"{table}: {leak.subject}", leak.reason) from None
+    if disjoint:
+        try:
+            check_disjoint(studies)
+        except PatientLeak as leak:
+            raise PatientLeak(f"{table}: {leak.subject}", leak.reason) from None
     _refuse_duplicates(table, rows, studies)
     return studies
 
 
 def _rows(table: Path) -> list[_Row]:
     """The table's rows by column name, each with its line number."""
-    reader = csv.reader(_lines(table), strict=True)
+    reader = csv.reader(lines(table, limit=_LINE_BYTES), strict=True)
     rows: list[_Row] = []
     header: list[str] = []
     try:
@@ -82,47 +86,33 @@ def _rows(table: Path) -> list[_Row]:
                 _check_header(table, header)
             elif len(cells) != len(header):
                 reason = f"{len(cells)} fields where the header has {len(header)}"
-                raise _bad(table, reader.line_num, reason)
+                raise bad(table, reader.line_num, reason)
             else:
                 rows.append((reader.line_num, dict(zip(header, cells, strict=True))))
     except csv.Error as error:
-        raise _bad(table, reader.line_num, f"not a table: {error}") from None
+        raise bad(table, reader.line_num, f"not a table: {error}") from None
     if not rows:
         raise NoImages(table, "has no rows")
     return rows
 
 
-def _lines(table: Path) -> Iterator[str]:
-    with open(table, "rb") as file:
-        number = 0
-        while line := file.readline(_LINE_BYTES + 1):
-            number += 1
-            if len(line) > _LINE_BYTES:
-                raise _bad(table, number, f"longer than {_LINE_BYTES:,} bytes")
-            try:
-                # Spreadsheets write a byte order mark in front of the first column's name.
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError:
-                raise _bad(table, number, "not UTF-8", "Save the table as UTF-8.") from None
-
-
 def _check_cells(table: Path, line: int, cells: list[str]) -> None:
     for cell in cells:
         if any(unicodedata.category(c) == "Cc" for c in cell):
-            raise _bad(table, line, "a cell holds control characters or a line break")
+            raise bad(table, line, "a cell holds control characters or a line break")
         if _FORMULA.match(cell.strip()):
             reason = f"the cell {cell[:40]!r} would run as a formula in a spreadsheet"
-            raise _bad(table, line, reason)
+            raise bad(table, line, reason)
 
 
 def _check_header(table: Path, header: list[str]) -> None:
     twice = sorted({c for c in header if header.count(c) > 1})
     if twice:
-        raise _bad(table, 1, f"the column {twice[0]!r} is there twice")
+        raise bad(table, 1, f"the column {twice[0]!r} is there twice")
     needed = ("path", "patient_id", "split") if "path" in header else ("file", "patient")
     for column in needed:
         if column not in header:
-            raise _bad(table, 1, f"the column {column!r} is missing")
+            raise bad(table, 1, f"the column {column!r} is missing")
 
 
 def _long(table: Path, rows: list[_Row]) -> list[Study]:
@@ -141,9 +131,9 @@ def _long_row(
     if splits is not None:
         split = splits.get(same_patient(group))
         if split is None:
-            raise _bad(table, line, f"the group {group!r} is not in splits.csv")
+            raise bad(table, line, f"the group {group!r} is not in splits.csv")
     if not patient:
-        raise _bad(table, line, "no patient")
+        raise bad(table, line, "no patient")
     prefix, underscore, _ = path.name.partition("_")
     return Study(
         path=path,
@@ -163,13 +153,13 @@ def _long_row(
 def _wide(table: Path, line: int, row: Mapping[str, str]) -> Study:
     patient = row["patient_id"].strip()
     if not patient:
-        raise _bad(table, line, "no patient")
+        raise bad(table, line, "no patient")
     stated: dict[bool, set[str]] = {True: set(), False: set()}
     for finding, cell in row.items():
         if finding in ("path", "patient_id", "split") or not cell.strip():
             continue
         if cell.strip() not in _PRESENCE:
-            raise _bad(table, line, f"the label {finding!r} is {cell[:40]!r}, not 0, 1 or empty")
+            raise bad(table, line, f"the label {finding!r} is {cell[:40]!r}, not 0, 1 or empty")
         stated[_PRESENCE[cell.strip()]].add(finding)
     return Study(
         path=_path(table, line, row["path"]),
@@ -187,20 +177,20 @@ def _read_splits(table: Path) -> dict[str, str] | None:
     file = next((p for p in places if p.is_file()), None)
     if file is None:
         return None
-    reader = csv.reader(_lines(file), strict=True)
+    reader = csv.reader(lines(file, limit=_LINE_BYTES), strict=True)
     sides: dict[str, str] = {}
     try:
         for number, cells in enumerate(reader):
             _check_cells(file, reader.line_num, cells)
             if number == 0:
                 if cells != ["split_group", "split"]:
-                    raise _bad(file, 1, "the columns are not 'split_group' and 'split'")
+                    raise bad(file, 1, "the columns are not 'split_group' and 'split'")
                 continue
             if len(cells) != 2:
-                raise _bad(file, reader.line_num, f"{len(cells)} fields instead of 2")
+                raise bad(file, reader.line_num, f"{len(cells)} fields instead of 2")
             side = _split(file, reader.line_num, cells[1])
             if side is None:
-                raise _bad(file, reader.line_num, "no split")
+                raise bad(file, reader.line_num, "no split")
             if sides.setdefault(same_patient(cells[0]), side) != side:
                 raise PatientLeak(
                     f"{file}: line {reader.line_num}",
@@ -208,7 +198,7 @@ def _read_splits(table: Path) -> dict[str, str] | None:
                     "Put each group on one side.",
                 )
     except csv.Error as error:
-        raise _bad(file, reader.line_num, f"not a table: {error}") from None
+        raise bad(file, reader.line_num, f"not a table: {error}") from None
     return sides
 
 
@@ -217,21 +207,21 @@ def _refuse_duplicates(table: Path, rows: list[_Row], studies: list[Study]) -> N
     for (line, _), study in zip(rows, studies, strict=True):
         first = lines.setdefault(study.path, line)
         if first != line:
-            raise _bad(table, line, f"{study.path.name} is already in line {first}")
+            raise bad(table, line, f"{study.path.name} is already in line {first}")
 
 
 def _path(table: Path, line: int, name: str) -> Path:
     try:
         return table.parent / confined(resolved(table.parent), name)
     except ValueError as reason:
-        raise _bad(table, line, f"{name[:200]!r}: {reason}") from None
+        raise bad(table, line, f"{name[:200]!r}: {reason}") from None
 
 
 def _split(table: Path, line: int, name: str) -> str | None:
     if not name.strip():
         return None
     if name.strip() not in SPLITS:
-        raise _bad(table, line, f"the split {name[:40]!r} is not one of {', '.join(SPLITS)}")
+        raise bad(table, line, f"the split {name[:40]!r} is not one of {', '.join(SPLITS)}")
     return SPLITS[name.strip()]
 
 
@@ -243,7 +233,7 @@ def _age(table: Path, line: int, text: str) -> float | None:
     except ValueError:
         age = math.nan
     if not 0 <= age <= 130:
-        raise _bad(table, line, f"the age {text[:40]!r} is not a number of years from 0 to 130")
+        raise bad(table, line, f"the age {text[:40]!r} is not a number of years from 0 to 130")
     return age
 
 
@@ -252,9 +242,5 @@ def _size(table: Path, line: int, text: str) -> tuple[int, int] | None:
         return None
     found = re.fullmatch(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})", text.strip())
     if found is None:
-        raise _bad(table, line, f"the size {text[:40]!r} is not WIDTHxHEIGHT in pixels")
+        raise bad(table, line, f"the size {text[:40]!r} is not WIDTHxHEIGHT in pixels")
     return int(found[1]), int(found[2])
-
-
-def _bad(table: Path, line: int, reason: str, remedy: str | None = None) -> BadIndex:
-    return BadIndex(f"{table}: line {line}", reason, remedy)

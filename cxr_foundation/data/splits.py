@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import unicodedata
 from collections.abc import Iterable
 
 from cxr_foundation.data.study import Study
 from cxr_foundation.errors import BadIndex, PatientLeak
 
-__all__ = ["SPLITS", "by_split", "check_disjoint", "may_ship", "same_patient"]
+__all__ = ["SPLITS", "by_split", "check_disjoint", "in_our_parts", "may_ship", "same_patient"]
 
 #: The three parts, and the other names that indices in the wild give them.
 SPLITS = {
@@ -19,6 +20,16 @@ SPLITS = {
     "valid": "dev",
     "validation": "dev",
     "test": "test",
+}
+
+# What published data sets call their parts.
+_OFFICIAL = {
+    **SPLITS,
+    "validate": "dev",
+    "train_val": "pretrain",
+    "chexnet_train": "pretrain",
+    "chexnet_val": "dev",
+    "chexnet_test": "test",
 }
 
 # Terms that grant redistribution with attribution, per source, as the index words them; the
@@ -66,11 +77,13 @@ def check_disjoint(studies: Iterable[Study]) -> None:
 def by_split(studies: Iterable[Study], split: str) -> list[Study]:
     """The studies of one part ("pretrain", "dev" or "test"), in their order.
 
+    A published data set's own parts ("train_val", "valid") are asked for by their own names.
+
     Raises:
         BadIndex: No such part, or none of the studies is in it.
     """
     studies = list(studies)
-    if split not in SPLITS.values():
+    if split not in SPLITS.values() and all(s.split != split for s in studies):
         raise BadIndex(split, "no split of this name", "Splits are pretrain, dev and test.")
     part = [s for s in studies if s.split == split]
     if not part:
@@ -78,6 +91,25 @@ def by_split(studies: Iterable[Study], split: str) -> list[Study]:
         has = f"only of {', '.join(known)}" if known else "but no split at all"
         raise BadIndex(split, f"the index has {len(studies)} pictures, {has}")
     return part
+
+
+def in_our_parts(studies: Iterable[Study]) -> list[Study]:
+    """The studies with a published data set's parts under our names.
+
+    "train", "train_val" and "chexnet_train" become "pretrain", "val", "valid", "validate" and
+    "chexnet_val" become "dev"; studies without a split stay so.
+
+    Raises:
+        BadIndex: A part that is none of these.
+    """
+    renamed = []
+    for study in studies:
+        if study.split is not None and study.split not in _OFFICIAL:
+            known = ", ".join(sorted(_OFFICIAL))
+            raise BadIndex(study.split, "no split of this name", f"Known are {known}.")
+        split = None if study.split is None else _OFFICIAL[study.split]
+        renamed.append(dataclasses.replace(study, split=split))
+    return renamed
 
 
 def may_ship(study: Study) -> bool:

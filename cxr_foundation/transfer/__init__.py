@@ -6,6 +6,8 @@
 * `created` (UTC), `command`, `versions`, `model` (name, architecture, contract, SHA-256 of the
   weights, data sets in its pretraining by its card), `data` (folder name, images, digest of all
   bytes and labels used).
+* `leaks`: `allowed`, and `tasks`, {task: {patients, pictures}} for those that leak; `seen`: per
+  source of the pictures whether the encoder may have been pretrained on them, and why.
 * `protocol`: mode, counts, draws, both parts of the split, `test_was_read`, seeds of the untrained
   twins, resamples, level of the intervals, and the statement that the report prints.
 * `tasks`: for each the fields of `protocol.Task`; `bootstrap_seed`; `train` and `test` with their

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,15 @@ import torch
 from torch import nn
 
 from cxr_foundation import catalog
-from cxr_foundation.errors import KeyMismatch
+from cxr_foundation.data import Study
+from cxr_foundation.errors import CardError, KeyMismatch
+from cxr_foundation.evaluate.audit import seen_by
 from cxr_foundation.files import sha256_of
 from cxr_foundation.models import loading
 from cxr_foundation.models.config import read_config, weights_of
 from cxr_foundation.models.embed import embed
 
-__all__ = ["describe", "embed_with_twins"]
+__all__ = ["describe", "embed_with_twins", "seen"]
 
 
 def embed_with_twins(
@@ -95,6 +99,26 @@ def describe(model: str | Path) -> dict[str, Any]:
         "sha256": record.source.sha256,
         "may_have_seen": [*record.training.data, *record.training.overlaps],
     }
+
+
+def seen(model: str | Path, studies: Sequence[Study]) -> list[dict[str, Any]]:
+    """Per source of the pictures, whether the encoder may have been pretrained on them.
+
+    Raises:
+        UnknownName: No such model.
+    """
+    record = None
+    path = Path(model) / "README.md"
+    if not Path(model).exists():
+        record = catalog.checkpoint(str(model))
+    elif path.is_file():
+        # A README that is no card of the catalogue says nothing of the data; it is no mistake.
+        with contextlib.suppress(CardError):
+            card = catalog.read_card(path)
+            record = card if isinstance(card, catalog.Checkpoint) else None
+    name = Path(model).resolve().name if record is None else record.name
+    found = seen_by(record, {study.source for study in studies}, name=name)
+    return [dataclasses.asdict(verdict) for verdict in found]
 
 
 class _SideBySide(nn.Module):

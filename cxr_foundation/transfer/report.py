@@ -145,12 +145,20 @@ def _head(results: Mapping[str, Any]) -> str:
         if protocol["test_was_read"]
         else "Scored on the development split; the test split was not read."
     )
+    seen = sorted({s["source"] for s in results["seen"] if s["verdict"] in ("seen", "maybe")})
+    apart = (
+        '<p class="warning"><strong>Not external data.</strong> By its card the encoder may have '
+        f"been pretrained on radiographs of: {_text(', '.join(seen))}. Rank it apart from encoders "
+        "that have not.</p>"
+        if seen
+        else ""
+    )
     return (
         f"<h1>Few-label classification with {_text(results['model']['name'])}</h1>"
         f'<p class="lead">Frozen features, {mode}. {read} {_text(results["created"][:10])}.</p>'
         '<p class="warning"><strong>Illustration, not for clinical use.</strong> These figures '
         "compare features on small research data sets. They say nothing about the accuracy of a "
-        "diagnosis, and a gain counts only where it exceeds every shortcut row.</p>"
+        "diagnosis, and a gain counts only where it exceeds every shortcut row.</p>" + apart
     )
 
 
@@ -306,6 +314,9 @@ def _provenance(results: Mapping[str, Any]) -> str:
         "Its input": _text(contract),
         "Radiographs in its pretraining, by its card": _text(
             "; ".join(model["may_have_seen"]) if model["may_have_seen"] else "not stated"
+        ),
+        "The scored data and its pretraining": _text(
+            "; ".join(f"{s['source'] or 'unknown origin'}: {s['reason']}" for s in results["seen"])
         ),
         "Its weights, SHA-256": f"<code>{_text(model['sha256'] or 'not recorded')}</code>",
         "Data": f"{_text(data['name'])}, {data['images']:,} images embedded; digest "
