@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -10,8 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
+from cxr_foundation import cli_data
+
 # Not from the package itself: `cxr doctor` has to run where another one has overwritten it.
 from cxr_foundation._version import __version__
+from cxr_foundation.cli_data import AsJson
+from cxr_foundation.cli_data import print_json as _print_json
 from cxr_foundation.errors import CxrError
 
 app = typer.Typer(
@@ -22,8 +25,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
 
 
 class Mode(StrEnum):
@@ -40,6 +41,13 @@ class Precision(StrEnum):
     float16 = "float16"
     bfloat16 = "bfloat16"
     keep = "keep"
+
+
+class Trust(StrEnum):
+    """Which of two elements of a DICOM file is believed about polarity."""
+
+    photometric = "photometric"
+    shape = "shape"
 
 
 class Side(StrEnum):
@@ -62,10 +70,6 @@ def _root(
     ] = False,
 ) -> None:
     pass
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 @app.command()
@@ -201,6 +205,50 @@ def verify(
 
 
 @app.command()
+def check(
+    data: Annotated[Path, typer.Argument(help="A radiograph, or a folder of them.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Report folder; must not exist. cxr-check for a folder.")
+    ] = None,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Write upright, bone-bright copies into the report.")
+    ] = False,
+    trust: Annotated[
+        Trust | None,
+        typer.Option(help="Which of two elements to believe that contradict about polarity."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a site's own radiographs are like, without any weights.
+
+    Syntax, polarity, view, intent, spacing, letters in the pixels, duplicates; what is turned,
+    inverted, cropped or not frontal. Leaves with 3 if some files could not be read.
+
+    Example: cxr check export/ --out cxr-check
+    """
+    from cxr_foundation.data.site import check_file, survey
+
+    believed: Any = None if trust is None else trust.value
+    if data.is_file() and out is None and not fix:
+        checked = check_file(data, trust=believed)
+        if as_json:
+            _print_json(checked.to_dict())
+        else:
+            typer.echo("\n".join(checked.lines()))
+        raise typer.Exit(int(bool(checked.refused)))
+    found = survey(data, out or Path("cxr-check"), fix=fix, trust=believed, progress=True)
+    if as_json:
+        _print_json(found.summary)
+    else:
+        typer.echo("\n".join(found.lines()))
+    raise typer.Exit(3 if found.refused else 0)
+
+
+for _verb in (cli_data.shard, cli_data.embed, cli_data.audit):
+    app.command()(_verb)
+
+
+@app.command()
 def doctor(
     name: Annotated[
         str | None, typer.Argument(help="Model name; left out, the installation is looked at.")
@@ -295,6 +343,9 @@ def classify(
     output: Annotated[Path, typer.Option(help="Report folder; must not exist.")] = Path(
         "runs/classify"
     ),
+    allow_leaks: Annotated[
+        bool, typer.Option("--allow-leaks", help="Go on although the split leaks; it is reported.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Score frozen features at several label counts, beside untrained and shortcuts.
@@ -315,6 +366,7 @@ def classify(
         split_test=split.value,
         draws=draws,
         output=output,
+        allow_leaks=allow_leaks,
         progress=True,
     )
     if as_json:

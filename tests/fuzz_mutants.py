@@ -544,17 +544,10 @@ class CardMaker:
         return b"\n".join(lines)
 
 
-def maker(kind: str, folder: Path) -> SafetensorsMaker | TorchMaker | ConfigMaker | CardMaker:
-    """What makes the mutants of a kind.
-
-    Args:
-        kind: "safetensors", "torch", "config" or "card".
-        folder: Where files lie that the mutant needs beside it.
-    """
-    made = {
-        "safetensors": SafetensorsMaker,
-        "torch": TorchMaker,
-        "config": ConfigMaker,
-        "card": CardMaker,
-    }
-    return made[kind](folder)
+MAKERS: dict[str, Callable[[Path], Any]] = {
+    "safetensors": SafetensorsMaker,
+    "torch": TorchMaker,
+    "config": ConfigMaker,
+    "card": CardMaker,
+}
+"""What makes the mutants of a kind; it gets the folder of files that a mutant needs beside it."""

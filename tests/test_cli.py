@@ -35,13 +35,16 @@ def commands():
 
 def test_every_verb_is_swept():
     assert sorted(" ".join(c) for c in commands()) == [
+        "audit",
         "convert",
         "demo",
         "doctor",
+        "embed",
         "inspect",
         "list",
         "pretrain",
         "push",
+        "shard",
         "show",
         "transfer classify",
         "verify",

@@ -26,6 +26,7 @@ LAYERS = {
     "weights": 6,
     "demo": 7,
     "cli": 7,
+    "cli_data": 7,
     "registration": 7,
     "__init__": 7,
 }

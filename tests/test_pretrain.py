@@ -18,7 +18,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from cxr_foundation import catalog, data, hub, pretrain
+from cxr_foundation.data.sample import Settings
+from cxr_foundation.data.sharding import shard
 from cxr_foundation.errors import (
+    ContractError,
     NoImages,
     OutputExists,
     OutputFailed,
@@ -158,6 +161,19 @@ def test_a_terminated_run_writes_a_checkpoint_and_goes_on_from_it(
     assert child.returncode == 143
     assert checkpoints.newest(output / "checkpoints") is not None
     assert sha256_of(finish(recipe, pictures, output)) == whole
+
+
+def test_a_run_from_shards_ends_in_the_same_bytes_as_one_from_files(
+    recipe, pictures, tmp_path, whole
+):
+    shard(data.read_index(pictures), tmp_path / "shards", settings=Settings(size=32), per_shard=7)
+    assert sha256_of(finish(recipe, tmp_path / "shards", tmp_path / "run")) == whole
+
+
+def test_shards_that_are_too_small_are_refused(recipe, pictures, tmp_path):
+    shard(data.read_index(pictures), tmp_path / "shards", settings=Settings(size=24))
+    with pytest.raises(ContractError, match="the shards have 24 pixels a side, 32 are asked for"):
+        pretrain.run(recipe, data=tmp_path / "shards", output=tmp_path / "run")
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from cxr_foundation.errors import CheckpointError, NoImages
+from cxr_foundation.errors import NoImages
 from cxr_foundation.images.processor import Processor, Radiograph
+from cxr_foundation.models.encoding import Encoding, Precision
 
 __all__ = ["embed"]
 
@@ -25,6 +26,7 @@ def embed(
     *,
     batch_size: int = 32,
     device: str | torch.device | None = None,
+    precision: Precision = "float32",
     progress: bool = False,
 ) -> npt.NDArray[np.float32]:
     """Pooled features of radiographs, in their order.
@@ -36,6 +38,7 @@ def embed(
         images: N paths, arrays, Pillow images or tensors.
         batch_size: Radiographs per pass.
         device: None takes a GPU if there is one.
+        precision: "bfloat16" is faster, and off by about 1 % of a feature.
         progress: Show a bar.
 
     Returns:
@@ -46,26 +49,14 @@ def embed(
         ImageError: A radiograph that cannot be used.
         CheckpointError: The model does not give one vector for each radiograph.
     """
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    layout = torch.channels_last if _is_convolutional(model) else torch.contiguous_format
     total = len(images) if isinstance(images, Sized) else None
     training = model.training
     features: list[torch.Tensor] = []
-    model.to(place).eval()
+    encoding = Encoding(model, device=device, precision=precision)
     try:
-        with (
-            torch.inference_mode(),
-            tqdm(total=total, disable=not progress, unit="image") as bar,
-        ):
+        with tqdm(total=total, disable=not progress, unit="image") as bar:
             for batch in _batches(images, batch_size):
-                pixels = processor(batch)["pixel_values"].to(place, memory_format=layout)
-                found = model(pixels)
-                if not isinstance(found, torch.Tensor) or found.ndim != 2:
-                    reason = "does not give one vector for each radiograph"
-                    raise CheckpointError(
-                        type(model).__name__, reason, "Build it with num_classes=0 and its pooling."
-                    )
-                features.append(found.float().cpu())
+                features.append(encoding(processor(batch)["pixel_values"]))
                 bar.update(len(batch))
     finally:
         model.train(training)
@@ -81,8 +72,3 @@ def _batches(images: Iterable[Radiograph], size: int) -> Iterator[list[Radiograp
     rest = iter(images)
     while batch := list(itertools.islice(rest, size)):
         yield batch
-
-
-def _is_convolutional(model: nn.Module) -> bool:
-    """Whether most of the work is convolutions, which prefer channels last."""
-    return sum(isinstance(m, nn.Conv2d) for m in model.modules()) > 4

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from cxr_foundation import data as datasets
+from cxr_foundation.data.shards import is_sharded
 from cxr_foundation.errors import NoImages, OutputExists, PushRefused, RecipeError
 from cxr_foundation.files import atomic_write
 from cxr_foundation.models.architectures import STOCK
@@ -48,8 +49,8 @@ def run(
 
     Args:
         recipe: Name of a recipe that ships, or a YAML file.
-        data: A folder with index.csv (and splits.csv), such a file, or a plain folder of pictures
-            and DICOM files.
+        data: A folder of shards, one with index.csv (and splits.csv), such a file, or a plain
+            folder of pictures and DICOM files.
         output: The run's folder: checkpoints, tensorboard logs, and the published folder
             `encoder`. `runs/<name of the recipe>` if left out.
         push_to: "org/name" on the Hub, where the published folder goes in one commit.
@@ -66,6 +67,7 @@ def run(
         ImageError: A picture that cannot be read.
         OutputExists: The run is finished, or `resume` is False and it was started.
         OutputFailed: The disk is full or not writable.
+        ContractError: Shards that were made by another intensity rule, aspect or size.
         PushRefused: `push_to` without a licence in the recipe; nothing was started.
     """
     plan = read_recipe(recipe, overrides=overrides)
@@ -87,7 +89,7 @@ def run(
         raise OutputExists(published, "this run is finished")
     if data is None:
         raise NoImages(plan.name, "no radiographs were named", "Pass data= or --data FOLDER.")
-    studies = choose(datasets.read_index(data), plan.data)
+    studies = choose(_studies(data), plan.data)
     digest = data_digest(studies)
     newest = _claim(folder, plan, digest, resume=resume)
     pictures = Pictures(
@@ -123,6 +125,10 @@ def run(
         hardware=_hardware(),
     )
     return publish.write(published, model.encoder.cpu().eval(), plan, facts, push_to=push_to)
+
+
+def _studies(data: str | Path) -> list[datasets.Study]:
+    return list(datasets.Shards(data)) if is_sharded(data) else datasets.read_index(data)
 
 
 def choose(studies: list[datasets.Study], recipe: DataRecipe) -> list[datasets.Study]:

@@ -13,7 +13,8 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from cxr_foundation.contract import InputContract
-from cxr_foundation.data import Study
+from cxr_foundation.data import Sample, Study
+from cxr_foundation.data.sample import source_of
 from cxr_foundation.errors import CxrError
 from cxr_foundation.files import sha256_of
 from cxr_foundation.images.processor import Processor
@@ -47,10 +48,9 @@ class Pictures(Dataset[tuple[int, int]]):
         self._dtype = {8: torch.uint8, 16: torch.uint16}[bits]
         self._size = size
         # In [0, 1] and one channel: mean and std come after the views.
-        grey = dataclasses.replace(
+        self._contract = dataclasses.replace(
             contract, channels=1, size=size, resize=None, mean=(0.0,), std=(1.0,)
         )
-        self._processor = Processor(grey)
         self._all = self._read(range(len(studies)), progress=True) if in_memory else None
 
     def __len__(self) -> int:
@@ -79,7 +79,8 @@ class Pictures(Dataset[tuple[int, int]]):
         for row, index in enumerate(
             tqdm(indices, desc="Reading radiographs", unit="image", disable=not progress)
         ):
-            values = self._processor(self.studies[index].path)["pixel_values"][0, 0]
+            source, contract = source_of(self.studies[index], self._contract)
+            values = Processor(contract).prepare(source)[0]
             pictures[row] = values.mul(full).round_().to(self._dtype)
         return pictures
 
@@ -117,8 +118,12 @@ class Batches:
 
 
 def data_digest(studies: Sequence[Study]) -> str:
-    """SHA-256 over the files' own SHA-256, in order; no name and no identifier enters it."""
+    """SHA-256 over the files' own SHA-256, in order; no name and no identifier enters it.
+
+    Of a sample in a shard it is its picture's, which its reader holds it to.
+    """
     digest = hashlib.sha256()
     for study in tqdm(studies, desc="Hashing radiographs", unit="image", leave=False):
-        digest.update(bytes.fromhex(sha256_of(study.path)))
+        known = study.sha256 if isinstance(study, Sample) else ""
+        digest.update(bytes.fromhex(known or sha256_of(study.path)))
     return digest.hexdigest()
