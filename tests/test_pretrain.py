@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import drawn_first_sets
 import numpy as np
 import pytest
 import timm
@@ -174,6 +175,12 @@ def test_shards_that_are_too_small_are_refused(recipe, pictures, tmp_path):
     shard(data.read_index(pictures), tmp_path / "shards", settings=Settings(size=24))
     with pytest.raises(ContractError, match="the shards have 24 pixels a side, 32 are asked for"):
         pretrain.run(recipe, data=tmp_path / "shards", output=tmp_path / "run")
+
+
+def test_a_published_data_set_is_taken_by_its_official_parts(tmp_path):
+    studies = pretrain._studies(drawn_first_sets.nih(tmp_path))
+    assert {s.split for s in studies} == {"pretrain", "test"}
+    assert all(s.source == "nih" for s in studies)
 
 
 @pytest.fixture(scope="module")

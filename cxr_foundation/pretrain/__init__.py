@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from cxr_foundation import data as datasets
-from cxr_foundation.data.shards import is_sharded
+from cxr_foundation.data.splits import in_our_parts
 from cxr_foundation.errors import NoImages, OutputExists, PushRefused, RecipeError
 from cxr_foundation.files import atomic_write
 from cxr_foundation.models.architectures import STOCK
@@ -128,7 +128,7 @@ def run(
 
 
 def _studies(data: str | Path) -> list[datasets.Study]:
-    return list(datasets.Shards(data)) if is_sharded(data) else datasets.read_index(data)
+    return in_our_parts(datasets.open_data(data))
 
 
 def choose(studies: list[datasets.Study], recipe: DataRecipe) -> list[datasets.Study]:

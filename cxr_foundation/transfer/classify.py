@@ -21,7 +21,8 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from cxr_foundation._version import __version__
-from cxr_foundation.data import Study, read_index
+from cxr_foundation.data import Study, open_data
+from cxr_foundation.data.splits import in_our_parts
 from cxr_foundation.errors import RecipeError
 from cxr_foundation.evaluate import intervals, knn, probe, shortcuts
 from cxr_foundation.files import atomic_folder, sha256_of
@@ -107,7 +108,7 @@ def run(
     from cxr_foundation.transfer import encoders
 
     with atomic_folder(output) as folder:
-        studies = read_index(data, disjoint=not allow_leaks)
+        studies = in_our_parts(open_data(data, disjoint=not allow_leaks))
         plans = [
             plan_task(
                 task,
