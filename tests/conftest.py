@@ -1,7 +1,9 @@
 """Fixtures of all tests. No test reaches a network: huggingface_hub is offline by default."""
 
 import os
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 # Read by huggingface_hub at import; a test that speaks to the loopback server starts a process.
@@ -20,9 +22,14 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Conversions of one test are never seen by another, nor by the user."""
-    monkeypatch.setenv("HF_HOME", str(tmp_path_factory.mktemp("hf_home")))
+def own_cache(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Conversions of one test are never seen by another, nor by the user; they are large."""
+    home = tmp_path_factory.mktemp("hf_home")
+    monkeypatch.setenv("HF_HOME", str(home))
+    yield
+    shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,9 @@ def go_through(names, folder):
                 outcome = loaded(name, server, folder)
             except Exception as error:  # one card must not hide the others
                 outcome = {"error": f"{type(error).__name__}: {error}"}
+            # Together they would fill a disk.
+            for made in folder.iterdir():
+                shutil.rmtree(made) if made.is_dir() else made.unlink()
             print(json.dumps({"name": name, **outcome}), flush=True)
 
 
