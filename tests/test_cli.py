@@ -36,6 +36,7 @@ def commands():
 def test_every_verb_is_swept():
     assert sorted(" ".join(c) for c in commands()) == [
         "audit",
+        "check",
         "convert",
         "demo",
         "doctor",

@@ -131,7 +131,9 @@ def test_embed_gives_each_picture_the_row_that_it_has_alone(folder):
     with torch.no_grad():
         for row, picture in zip(together, pictures, strict=True):
             expected = model(processor(picture)["pixel_values"])[0].numpy()
-            np.testing.assert_allclose(row, expected, rtol=1e-4, atol=1e-5)
+            # Of the whole vector: a feature that is nearly zero is a difference of large ones, and
+            # sums of a batch and of one picture are taken in another order.
+            assert np.linalg.norm(row - expected) < 2e-6 * np.linalg.norm(expected)
 
 
 def test_embed_leaves_the_mode_of_the_model_and_its_gradients_alone(folder):
