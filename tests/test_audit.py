@@ -273,7 +273,9 @@ def test_the_bundled_radiographs_leak_nothing(bundled):
     assert (result.status, result.copies_within) == ("clean", 0)
 
 
-@pytest.mark.skipif(not (SHARED / "data" / "cxr_small").exists(), reason="only in the workshop")
+@pytest.mark.skipif(
+    not (SHARED / "data" / "cxr_small").exists(), reason="the larger set is not here"
+)
 def test_every_bundled_radiograph_is_found_in_the_set_it_was_copied_from(bundled, radiographs):
     result = look(radiographs, bundled)
     pictures = [leak for leak in result.leaks if leak.kind == "picture"]
