@@ -311,7 +311,7 @@ def pretrain(
     Example: cxr pretrain moco_open_small --data radiographs/ --output runs/moco
     """
     from cxr_foundation.pretrain import run
-    from cxr_foundation.pretrain.recipe import parse_overrides
+    from cxr_foundation.pretrain.recipe_file import parse_overrides
 
     folder = run(
         recipe, data=data, output=output, push_to=push_to, overrides=parse_overrides(set_ or [])
@@ -352,8 +352,8 @@ def classify(
 
     Example: cxr transfer classify data/ --model cxr_resnet18.moco_open --mode probe
     """
+    from cxr_foundation.evaluate.protocol import parse_counts
     from cxr_foundation.transfer.classify import run, single_task
-    from cxr_foundation.transfer.protocol import parse_counts
 
     chosen = single_task(positive, negative, source) if positive or negative else tasks
     report = run(

@@ -36,16 +36,21 @@ from cxr_foundation.models.architectures import STOCK
 from cxr_foundation.pretrain import checkpoints
 from cxr_foundation.pretrain.engine import learning_rate
 from cxr_foundation.pretrain.pictures import data_digest
-from cxr_foundation.pretrain.recipe import parse_overrides, read_recipe, recipes
+from cxr_foundation.pretrain.recipe_file import parse_overrides, read_recipe, recipes
 
 TINY = {
     "name": "tiny",
-    "method": "moco_v2",
     "encoder": {"architecture": "cxr_tiny", "in_chans": 1},
     "data": {"size": [32, 32]},
     "contract": {"channels": 1, "size": [32, 32], "mean": [0.5], "std": [0.25]},
     "views": {"crop_area": [0.5, 1.0], "jitter_p": 1.0, "brightness": 0.2, "noise_p": 0.5},
-    "moco": {"queue": 8, "momentum": 0.9, "dim": 8, "split_batch_norm": 2},
+    "method": {
+        "name": "moco_v2",
+        "queue": 8,
+        "momentum": 0.9,
+        "dim": 8,
+        "split_batch_norm": 2,
+    },
     "train": {
         "epochs": 4,
         "batch": 4,
@@ -96,6 +101,8 @@ def pictures(tmp_path):
     return draw_pictures(tmp_path / "pictures", 18)
 
 
+CHECKPOINTS = "stages/1-moco_v2/checkpoints"
+
 CHILD = """
 import sys, torch
 torch.set_num_threads(1)
@@ -143,7 +150,7 @@ def test_a_killed_run_ends_in_the_same_bytes_as_an_uninterrupted_one(
 ):
     child = start(recipe, pictures, tmp_path / "killed")
     # Checkpoints are written every two steps; the sixth step is in the middle of an epoch.
-    wait_for(tmp_path / "killed" / "checkpoints" / "checkpoint-6" / "complete.json", child)
+    wait_for(tmp_path / "killed" / CHECKPOINTS / "checkpoint-6" / "complete.json", child)
     child.send_signal(signal.SIGKILL)
     child.wait()
     assert not (tmp_path / "killed" / "encoder").exists()
@@ -156,11 +163,11 @@ def test_a_terminated_run_writes_a_checkpoint_and_goes_on_from_it(
 ):
     output = tmp_path / "stopped"
     child = start(recipe, pictures, output)
-    wait_for(output / "checkpoints" / "checkpoint-2" / "complete.json", child)
+    wait_for(output / CHECKPOINTS / "checkpoint-2" / "complete.json", child)
     child.send_signal(signal.SIGTERM)
     child.wait()
     assert child.returncode == 143
-    assert checkpoints.newest(output / "checkpoints") is not None
+    assert checkpoints.newest(output / CHECKPOINTS) is not None
     assert sha256_of(finish(recipe, pictures, output)) == whole
 
 
@@ -231,10 +238,10 @@ def test_a_finished_run_is_not_overwritten(finished):
 
 def test_a_run_logs_what_shows_a_collapse(finished):
     root, _ = finished
-    state = json.loads((root / "run/checkpoints/checkpoint-2/trainer_state.json").read_text())
+    state = json.loads((root / "run" / CHECKPOINTS / "checkpoint-2/trainer_state.json").read_text())
     line = state["log_history"][0]
     assert {"loss", "wins", "feature_std", "effective_rank", "learning_rate"} <= line.keys()
-    assert list((root / "run/checkpoints").rglob("events.out.tfevents.*"))
+    assert list((root / "run" / CHECKPOINTS).rglob("events.out.tfevents.*"))
 
 
 def test_nothing_of_transformers_own_card_is_written(finished):
@@ -276,7 +283,7 @@ def test_a_changed_recipe_is_refused_by_its_keys(finished, tmp_path):
     run.mkdir()
     (run / "run.json").write_text((root / "run" / "run.json").read_text())
     same = {"train.epochs": 1, "publish.precision": "fp32"}
-    with pytest.raises(RecipeError, match=r"recipe\.train\.lr: 0\.05 → 0\.1\)"):
+    with pytest.raises(RecipeError, match=r"recipe\.stages\.0\.train\.lr: 0\.05 → 0\.1\)"):
         pretrain.run(
             root / "tiny.yaml",
             data=root / "pictures",
@@ -399,19 +406,21 @@ def test_every_shipped_recipe_reads_and_the_sweep_saw_them_all():
 
 
 def test_the_chess_recipe_is_the_published_one():
-    chess = read_recipe("chess")
-    assert (chess.moco.queue, chess.moco.momentum, chess.moco.temperature) == (65536, 0.999, 0.2)
+    recipe = read_recipe("chess")
+    (chess,) = recipe.stages
+    settings = chess.settings
+    assert (settings.queue, settings.momentum, settings.temperature) == (65536, 0.999, 0.2)
     assert (chess.train.lr, chess.train.batch, chess.train.epochs) == (0.03, 256, 200)
-    assert (chess.contract.mean, chess.contract.std) == ((0.658,), (0.221,))
-    assert chess.contract.size == (512, 512)
+    assert (recipe.contract.mean, recipe.contract.std) == ((0.658,), (0.221,))
+    assert recipe.contract.size == (512, 512)
     assert chess.views.flip_p == 0
     assert chess.views.crop_area == (1.0, 1.0)
 
 
 def test_the_small_recipe_never_flips_and_its_queue_is_a_quarter_of_its_pictures():
-    small = read_recipe("moco_open_small")
+    (small,) = read_recipe("moco_open_small").stages
     assert small.views.flip_p == 0
-    assert small.moco.queue <= 1165 // 4
+    assert small.settings.queue <= 1165 // 4
     assert small.data.only_may_ship
 
 
@@ -428,14 +437,14 @@ def test_an_unknown_recipe_names_the_closest():
         ({"train.epochs": "two"}, r"train\.epochs: 'two' is not a whole number"),
         ({"train.epochs": True}, r"train\.epochs: True is not a whole number"),
         ({"train.lr": float("nan")}, r"train\.lr: nan is not a finite number"),
-        ({"train.optimiser": "lars"}, r"train\.optimiser: 'lars' is not one of sgd, adamw"),
+        ({"train.optimiser": "adam"}, r"train\.optimiser: 'adam' is not one of sgd, adamw"),
         ({"views.flip_p": 2.0}, r"views\.flip_p: 2\.0 is not a probability"),
         ({"views.crop_area": [0.5]}, r"views\.crop_area: \[0\.5\] is not a list of 2"),
         ({"contract.std": [0]}, r"contract\.std"),
         ({"contract.mean": None}, r"contract: mean, std or intensity is not set"),
         ({"encoder.in_chans": 3}, r"contract: channels and encoder\.in_chans differ"),
-        ({"moco.queue": 2}, r"moco\.queue: smaller than a batch"),
-        ({"moco.split_batch_norm": 3}, r"moco\.split_batch_norm: train\.batch \(4\) is not"),
+        ({"method.queue": 2}, r"method\.queue: smaller than a batch"),
+        ({"method.split_batch_norm": 3}, r"method\.split_batch_norm: train\.batch \(4\) is not"),
         ({"name.first": "a"}, r"name\.first: 'name' holds no keys"),
         ({"encoder.architecture": "cxr_resnet_18"}, r"Did you mean 'cxr_resnet18'"),
         ({"publish.tag": "Mine"}, r"publish\.tag: 'Mine' is not lower-case"),
@@ -469,6 +478,21 @@ def test_a_recipe_survives_its_own_yaml(tmp_path):
         assert read_recipe(tmp_path / "again.yaml") == recipe
 
 
+def test_stages_start_from_what_stands_at_the_top_and_keep_their_own_method(tmp_path):
+    stages = [
+        {"train": {"epochs": 1}},
+        {"method": {"queue": 16}, "second_view": {"blur_p": 1.0}},
+    ]
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump({**TINY, "stages": stages}))
+    first, second = read_recipe(tmp_path / "r.yaml", overrides={"stages.1.train": {"lr": 1}}).stages
+    assert (first.train.epochs, second.train.epochs) == (1, 4)
+    assert (first.settings.queue, second.settings.queue) == (8, 16)
+    assert second.train.lr == 1
+    assert second.views.blur_p == 0
+    assert second.second_view.blur_p == 1.0
+    assert second.second_view.crop_area == (0.5, 1.0)
+
+
 def test_overrides_are_read_as_yaml():
     assert parse_overrides(["train.epochs=2", "data.sources=null", "start=a=b"]) == {
         "train.epochs": 2,
@@ -480,7 +504,7 @@ def test_overrides_are_read_as_yaml():
 
 
 def test_the_learning_rate_warms_up_and_falls_along_a_cosine():
-    train = read_recipe("chess").train
+    train = read_recipe("chess").stages[0].train
     rates = [learning_rate(s, total=12, warmup=2, recipe=train) for s in (0, 1, 2, 7, 12)]
     assert rates == pytest.approx([0.0, 0.5, 1.0, 0.5, 0.0])
 
@@ -490,7 +514,7 @@ def test_the_learning_rate_warms_up_and_falls_along_a_cosine():
 
 def test_only_pictures_that_may_ship_are_taken(radiographs):
     studies = data.read_index(radiographs)
-    small = read_recipe("moco_open_small").data
+    small = read_recipe("moco_open_small").stages[0].data
     if not any(s.split == "pretrain" for s in studies):
         pytest.skip("the bundled radiographs have no pretrain part")
     chosen = pretrain.choose(studies, small)
@@ -502,4 +526,4 @@ def test_only_pictures_that_may_ship_are_taken(radiographs):
 
 def test_a_plain_folder_is_refused_by_a_recipe_for_open_pictures(pictures):
     with pytest.raises(NoImages, match=r"--set data\.sources=null"):
-        pretrain.choose(data.read_index(pictures), read_recipe("moco_open_small").data)
+        pretrain.choose(data.read_index(pictures), read_recipe("moco_open_small").stages[0].data)

@@ -28,7 +28,7 @@ from cxr_foundation.errors import (
 )
 from cxr_foundation.files import sha256_of
 from cxr_foundation.transfer.classify import run, single_task
-from cxr_foundation.transfer.protocol import (
+from cxr_foundation.evaluate.protocol import (
     Task,
     check_patients,
     label_draws,
@@ -37,7 +37,7 @@ from cxr_foundation.transfer.protocol import (
     select,
     standing_tasks,
 )
-from cxr_foundation.transfer.score import mean_over_tasks, plan_task, score_task
+from cxr_foundation.evaluate.score import mean_over_tasks, plan_task, score_task
 
 TASK = Task(name="toy", title="Toy", source=None, positive="blob", negative="normal")
 

@@ -77,7 +77,8 @@ def run(out: str | Path = "cxr-demo", *, progress: bool = False) -> Demo:
         OutputExists: `out` is there.
         MissingExtra: The extra `demo` is not installed.
     """
-    from cxr_foundation.transfer import classify, protocol
+    from cxr_foundation.evaluate import protocol
+    from cxr_foundation.transfer import classify
 
     start = time.monotonic()
     cosines = []

@@ -1,4 +1,4 @@
-"""Scores for frozen features: metrics, intervals, nearest neighbours, linear probe, shortcuts.
+"""Scores for frozen features: protocol, metrics, intervals, neighbours, linear probe, shortcuts.
 
 Everything here works on arrays; where they came from is the caller's business.
 """

@@ -4,33 +4,30 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
-from torch import nn
 
 from cxr_foundation import data as datasets
 from cxr_foundation.data.splits import in_our_parts
 from cxr_foundation.errors import NoImages, OutputExists, PushRefused, RecipeError
 from cxr_foundation.files import atomic_write
 from cxr_foundation.models.architectures import STOCK
-from cxr_foundation.models.loading import create_model, load
-from cxr_foundation.pretrain import checkpoints, engine, publish
-from cxr_foundation.pretrain.moco import Moco
-from cxr_foundation.pretrain.pictures import Batches, Pictures, data_digest
-from cxr_foundation.pretrain.recipe import DataRecipe, Recipe, read_recipe
-from cxr_foundation.pretrain.views import Views
+from cxr_foundation.pretrain import publish, stages
+from cxr_foundation.pretrain.pictures import data_digest
+from cxr_foundation.pretrain.recipe import DataRecipe, Recipe, Stage
+from cxr_foundation.pretrain.recipe_file import read_recipe
 from cxr_foundation.registry import closest
 
 __all__ = ["run"]
 
 _RUN = "run.json"
 # Keys that change how fast a run is, and nothing in what comes out of it.
-_FREE = {"train.workers", "train.log_steps", "train.checkpoint_epochs"}
+_FREE = re.compile(r"\.train\.(workers|log_steps|checkpoint_epochs)$")
 
 
 def run(
@@ -87,44 +84,39 @@ def run(
     published = folder / "encoder"
     if published.exists():
         raise OutputExists(published, "this run is finished")
-    if data is None:
-        raise NoImages(plan.name, "no radiographs were named", "Pass data= or --data FOLDER.")
-    studies = choose(_studies(data), plan.data)
-    digest = data_digest(studies)
-    newest = _claim(folder, plan, digest, resume=resume)
-    pictures = Pictures(
-        studies,
-        contract=plan.contract,
-        size=plan.data.size,
-        bits=plan.data.bits,
-        in_memory=plan.data.in_memory,
-    )
-    assert plan.contract.mean is not None and plan.contract.std is not None
-    views = Views(
-        plan.views,
-        size=plan.views.size or plan.contract.size,
-        mean=plan.contract.mean,
-        std=plan.contract.std,
-        seed=plan.train.seed,
-    )
-    model = build(plan)
-    figures = engine.train(
-        model,
-        pictures=pictures,
-        batches=Batches(pictures, views),
-        recipe=plan.train,
-        folder=folder / "checkpoints",
-        resume=newest,
-        name=plan.name,
-    )
+    sets = [_studies_of(stage, plan.name, data) for stage in plan.stages]
+    digests = _digests(plan, sets)
+    _claim(folder, plan, digests, resume=resume)
+    figures = [
+        stages.run_stage(plan, number, studies, run=folder) for number, studies in enumerate(sets)
+    ]
     facts = publish.Facts(
-        studies=studies,
-        digest=digest,
+        studies=sets,
+        digests=digests,
         figures=figures,
         versions=_versions(),
         hardware=_hardware(),
     )
-    return publish.write(published, model.encoder.cpu().eval(), plan, facts, push_to=push_to)
+    encoder = stages.encoder_of(plan, run=folder)
+    return publish.write(published, encoder, plan, facts, push_to=push_to)
+
+
+def _studies_of(stage: Stage, name: str, data: str | Path | None) -> list[datasets.Study]:
+    where = stage.data.path or data
+    if where is None:
+        raise NoImages(name, "no radiographs were named", "Pass data= or --data FOLDER.")
+    return choose(_studies(where), stage.data)
+
+
+def _digests(recipe: Recipe, sets: Sequence[Sequence[datasets.Study]]) -> list[str]:
+    """Of each stage's radiographs; pictures that several stages share are read once."""
+    known: dict[tuple[DataRecipe, int], str] = {}
+    digests = []
+    for stage, studies in zip(recipe.stages, sets, strict=True):
+        key = (stage.data, len(studies))
+        known[key] = known[key] if key in known else data_digest(studies)
+        digests.append(known[key])
+    return digests
 
 
 def _studies(data: str | Path) -> list[datasets.Study]:
@@ -158,54 +150,21 @@ def choose(studies: list[datasets.Study], recipe: DataRecipe) -> list[datasets.S
     return sorted(kept, key=lambda s: s.path.as_posix())
 
 
-def build(recipe: Recipe) -> Moco:
-    """The untrained method of a recipe; equal recipes give equal weights.
-
-    Raises:
-        RecipeError: `start` is an encoder of another architecture.
-        UnknownName: `start` is no model.
-    """
-    # timm's initialisation draws from torch's global generator; it is put back as it was.
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.train.seed)
-        encoder = _encoder(recipe)
-    num_features = int(getattr(encoder, "num_features"))  # noqa: B009  (a timm attribute)
-    return Moco(
-        encoder,
-        num_features=num_features,
-        config=recipe.moco,
-        generator=torch.Generator().manual_seed(recipe.train.seed),
-    )
-
-
-def _encoder(recipe: Recipe) -> nn.Module:
-    name, in_chans = recipe.encoder.architecture, recipe.encoder.in_chans
-    if recipe.start is None:
-        stock, model_args = STOCK[name]
-        made: nn.Module = timm.create_model(
-            stock, pretrained=False, in_chans=in_chans, num_classes=0, **model_args
-        )
-        return made
-    if Path(recipe.start).exists():
-        return load(recipe.start, architecture=name, in_chans=in_chans, num_classes=0)
-    return create_model(recipe.start, in_chans=in_chans, num_classes=0)
-
-
-def _claim(folder: Path, recipe: Recipe, digest: str, *, resume: bool) -> Path | None:
-    """Take the run's folder, or take it up again; the checkpoint to go on from.
+def _claim(folder: Path, recipe: Recipe, digests: Sequence[str], *, resume: bool) -> None:
+    """Take the run's folder, or take it up again.
 
     Raises:
         RecipeError: The folder is of another run.
         OutputExists: It holds something else, or `resume` is False.
     """
-    ours = {"recipe": recipe.to_dict(), "data": {"sha256": digest}, "versions": _versions()}
+    ours = {"recipe": recipe.to_dict(), "data": {"sha256": list(digests)}, "versions": _versions()}
     note = folder / _RUN
     if not note.exists():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise OutputExists(folder, "is there, and is no pretraining run")
         with atomic_write(note) as path:
             path.write_text(json.dumps(ours, indent=1))
-        return None
+        return
     if not resume:
         raise OutputExists(folder, "this run was started before")
     try:
@@ -214,16 +173,17 @@ def _claim(folder: Path, recipe: Recipe, digest: str, *, resume: bool) -> Path |
         raise OutputExists(folder, f"its {_RUN} is damaged") from None
     old, new = _flat(before), _flat(ours)
     changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
-    changed = [k for k in changed if k.removeprefix("recipe.") not in _FREE]
+    changed = [k for k in changed if not k.startswith("recipe.watch.") and not _FREE.search(k)]
     if changed:
         shown = "; ".join(f"{k}: {old.get(k)!r} → {new.get(k)!r}" for k in changed[:8])
         raise RecipeError(
             folder, f"this run was started differently ({shown})", "Choose another output."
         )
-    return checkpoints.newest(folder / "checkpoints")
 
 
 def _flat(value: Any, where: str = "") -> dict[str, Any]:
+    if isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
+        value = {str(i): inner for i, inner in enumerate(value)}
     if not isinstance(value, dict):
         return {where.removesuffix("."): value}
     return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{where}{key}.").items()}

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,7 +22,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from cxr_foundation.errors import MissingExtra, OutputFailed, RecipeError
 from cxr_foundation.pretrain import checkpoints
-from cxr_foundation.pretrain.moco import Moco, collapse
+from cxr_foundation.pretrain.collapse import collapse
+from cxr_foundation.pretrain.method import Method
 from cxr_foundation.pretrain.pictures import Batches, Pictures
 from cxr_foundation.pretrain.recipe import TrainRecipe
 
@@ -32,7 +34,7 @@ _KEPT = 2
 
 
 def train(
-    model: Moco,
+    model: Method,
     *,
     pictures: Pictures,
     batches: Batches,
@@ -40,6 +42,7 @@ def train(
     folder: Path,
     resume: Path | None,
     name: str,
+    watchers: Sequence[TrainerCallback] = (),
 ) -> dict[str, float]:
     """Train `model` in place; its checkpoints and logs are written into `folder`.
 
@@ -51,10 +54,11 @@ def train(
         folder: Of checkpoints and tensorboard logs.
         resume: A whole checkpoint to go on from, or None.
         name: Of the run, for messages.
+        watchers: Look at the run while it goes on.
 
     Returns:
-        The last logged figures: "loss", "wins", "feature_std", "effective_rank", and "seconds",
-        the wall time of this process.
+        The last logged figures: "loss", "feature_std", "effective_rank", the method's own, and
+        "seconds", the wall time of this process.
 
     Raises:
         RecipeError: More than one process, fewer pictures than a batch, or a loss that is not
@@ -87,7 +91,7 @@ def train(
         train_dataset=pictures,
         data_collator=batches,
         optimizers=(optimiser, scheduler),
-        callbacks=[_Momentum(model), _PartialEpoch(pictures), _Seal(), stop],
+        callbacks=[_Momentum(model), _PartialEpoch(pictures), *watchers, _Seal(), stop],
     )
     trainer.run_name = name
     with stop:
@@ -95,7 +99,7 @@ def train(
     stop.leave()
     last: dict[str, float] = {}
     for line in trainer.state.log_history:
-        last.update({k: v for k, v in line.items() if k in ("loss", *_MEASURES)})
+        last.update({k: v for k, v in line.items() if k not in _OF_THE_LOOP})
     return {**last, "seconds": output.metrics["train_runtime"]}
 
 
@@ -108,7 +112,18 @@ def learning_rate(step: int, *, total: int, warmup: int, recipe: TrainRecipe) ->
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
-_MEASURES = ("wins", "feature_std", "effective_rank")
+# What Trainer logs of itself.
+_OF_THE_LOOP = {
+    "epoch",
+    "grad_norm",
+    "learning_rate",
+    "step",
+    "total_flos",
+    "train_loss",
+    "train_runtime",
+    "train_samples_per_second",
+    "train_steps_per_second",
+}
 
 
 class _Arguments(TrainingArguments):
@@ -189,19 +204,20 @@ class _Trainer(transformers.Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add what shows a collapse to every line that has a loss."""
         if "loss" in logs:
-            measures = {"wins": float(self._seen["wins"]), **collapse(self._seen["features"])}
-            logs = {**logs, **{k: round(measures[k], 4) for k in _MEASURES}}
+            own = {k: float(v) for k, v in self._seen.items() if k != "loss" and v.ndim == 0}
+            measures = {**own, **collapse(self._seen["features"])}
+            logs = {**logs, **{k: round(v, 4) for k, v in measures.items()}}
         super().log(logs, start_time)
 
 
 class _Momentum(TrainerCallback):
-    def __init__(self, model: Moco) -> None:
+    def __init__(self, model: Method) -> None:
         self._model = model
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._model.after_step()
+        self._model.after_step(progress=state.global_step / state.max_steps)
 
 
 class _PartialEpoch(TrainerCallback):

@@ -47,6 +47,8 @@ class Pictures(Dataset[tuple[int, int]]):
         self.epoch = 0
         self._dtype = {8: torch.uint8, 16: torch.uint16}[bits]
         self._size = size
+        groups = {group: i for i, group in enumerate(dict.fromkeys(s.group for s in studies))}
+        self.patients = torch.tensor([groups[s.group] for s in studies])
         # In [0, 1] and one channel: mean and std come after the views.
         self._contract = dataclasses.replace(
             contract, channels=1, size=size, resize=None, mean=(0.0,), std=(1.0,)
@@ -90,9 +92,13 @@ class Batches:
 
     A picture that cannot be read is handed on as {"refused": error}: an exception that crosses a
     worker's border would lose its kind.
+
+    Args:
+        pictures: The radiographs.
+        views: One for each view that the method takes, in order.
     """
 
-    def __init__(self, pictures: Pictures, views: Views) -> None:
+    def __init__(self, pictures: Pictures, views: Sequence[Views]) -> None:
         self._pictures = pictures
         self._views = views
 
@@ -100,21 +106,24 @@ class Batches:
         """Make a step's input.
 
         Returns:
-            "query" and "key" (N, C, h, w) float32; "key_order" (N,), a permutation: the keys share
-            their batch statistics in another grouping than the queries.
+            "views", list of float32 (N, C, h, w); "draw", a seed that is equal for equal (seed,
+            epoch, first picture); "patients", int64 (N,).
         """
         epoch, indices = items[0][0], [index for _, index in items]
         try:
             pictures = self._pictures.take(indices)
         except CxrError as error:
             return {"refused": error}
-        query, key = (
-            self._views(pictures, epoch=epoch, indices=indices, view=view) for view in (0, 1)
-        )
-        order = np.random.Generator(
-            np.random.Philox(key=[self._views.seed, 1], counter=[0, 0, indices[0], epoch])
-        ).permutation(len(indices))
-        return {"query": query, "key": key, "key_order": torch.from_numpy(order)}
+        views = [
+            make(pictures, epoch=epoch, indices=indices, view=i)
+            for i, make in enumerate(self._views)
+        ]
+        source = np.random.Philox(key=[self._views[0].seed, 1], counter=[0, 0, indices[0], epoch])
+        return {
+            "views": views,
+            "draw": int(np.random.Generator(source).integers(2**62)),
+            "patients": self._pictures.patients[indices],
+        }
 
 
 def data_digest(studies: Sequence[Study]) -> str:

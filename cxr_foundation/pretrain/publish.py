@@ -22,12 +22,12 @@ from cxr_foundation.images import phantom
 from cxr_foundation.models import published
 from cxr_foundation.models.architectures import STOCK
 from cxr_foundation.models.verify import golden_embedding
+from cxr_foundation.pretrain.method import methods
 from cxr_foundation.pretrain.recipe import Recipe
 
 __all__ = ["Facts", "write"]
 
-_METHODS = {"moco_v2": "MoCo v2"}
-_TAGS = ("chest-x-ray", "radiology", "self-supervised", "moco")
+_TAGS = ("chest-x-ray", "radiology", "self-supervised")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,16 +35,16 @@ class Facts:
     """What only the run itself knows.
 
     Attributes:
-        studies: The radiographs that it was trained on.
-        digest: Of their bytes (`pictures.data_digest`).
-        figures: Last logged figures and the wall time in "seconds".
+        studies: The radiographs of each stage.
+        digests: Of their bytes (`pictures.data_digest`), one for each stage.
+        figures: Of each stage, the last logged figures and the wall time in "seconds".
         versions: Of the libraries, by name.
         hardware: Device, in words.
     """
 
-    studies: Sequence[Study]
-    digest: str
-    figures: Mapping[str, float]
+    studies: Sequence[Sequence[Study]]
+    digests: Sequence[str]
+    figures: Sequence[Mapping[str, float]]
     versions: Mapping[str, str]
     hardware: str
 
@@ -151,9 +151,9 @@ def _checkpoint(
         ),
         gating=None,
         training=catalog.Training(
-            method=_METHODS[recipe.method],
+            method=_lineage(recipe),
             recipe=recipe.name,
-            images=len(facts.studies),
+            images=len(_all_studies(facts)),
             data=publish.data,
             overlaps=publish.overlaps,
             labels_used_for_selection=publish.labels_used_for_selection,
@@ -182,25 +182,30 @@ def _hub_keys() -> dict[str, object]:
     }
 
 
+def _lineage(recipe: Recipe) -> str:
+    """The methods in the order in which they were trained: "rotation → MoCo v2"."""
+    return " → ".join(methods()[stage.method].title for stage in recipe.stages)
+
+
+def _all_studies(facts: Facts) -> list[Study]:
+    """Each radiograph once, however many stages saw it."""
+    return list({study.path: study for studies in facts.studies for study in studies}.values())
+
+
 def _body(checkpoint: catalog.Checkpoint, recipe: Recipe, facts: Facts) -> str:
     """The card's text."""
-    count = collections.Counter(s.source or "unnamed source" for s in facts.studies)
+    studies = _all_studies(facts)
+    count = collections.Counter(s.source or "unnamed source" for s in studies)
     by_source = ", ".join(f"{source}: {n:,}" for source, n in sorted(count.items()))
-    seconds = facts.figures.get("seconds", 0.0)
-    figures = "\n".join(
-        f"| {label} | {facts.figures[key]:.4g} |"
-        for key, label in _FIGURES.items()
-        if key in facts.figures
-    )
+    seconds = sum(figures.get("seconds", 0.0) for figures in facts.figures)
     versions = ", ".join(f"{name} {number}" for name, number in facts.versions.items())
     data = "\n".join(f"- {name}" for name in recipe.publish.data) or "The recipe names no data set."
     as_yaml = yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True, width=100)
     size = " × ".join(str(s) for s in recipe.contract.size)
-    start = "random weights" if recipe.start is None else f"`{recipe.start}`"
     return _TEXT.format(
         title=checkpoint.title,
         name=checkpoint.name,
-        images=f"{len(facts.studies):,}",
+        images=f"{len(studies):,}",
         method=checkpoint.training.method,
         repo=checkpoint.source.repo,
         load=_LOAD_HUB.format(repo=checkpoint.source.repo)
@@ -210,12 +215,11 @@ def _body(checkpoint: catalog.Checkpoint, recipe: Recipe, facts: Facts) -> str:
         size=size,
         mean=", ".join(str(m) for m in recipe.contract.mean or ()),
         std=", ".join(str(s) for s in recipe.contract.std or ()),
-        start=start,
+        start="random weights" if recipe.start is None else f"`{recipe.start}`",
         data=data,
         by_source=by_source,
-        digest=facts.digest,
-        split=recipe.data.split,
-        figures=figures,
+        split=", ".join(f"`{s}`" for s in dict.fromkeys(s.data.split for s in recipe.stages)),
+        stages=_stages(recipe, facts),
         hours=f"{seconds / 3600:.2f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes",
         hardware=facts.hardware,
         versions=versions,
@@ -226,11 +230,27 @@ def _body(checkpoint: catalog.Checkpoint, recipe: Recipe, facts: Facts) -> str:
     )
 
 
+def _stages(recipe: Recipe, facts: Facts) -> str:
+    """One row for each stage: what was done on what, and how it ended."""
+    rows = []
+    for i, stage in enumerate(recipe.stages):
+        method = methods()[stage.method]
+        ended = "; ".join(
+            f"{_FIGURES.get(key, key)} {value:.4g}"
+            for key, value in facts.figures[i].items()
+            if key != "seconds"
+        )
+        rows.append(
+            f"| {i + 1} | {method.title} ({method.paper}) | {len(facts.studies[i]):,} "
+            f"| {stage.train.epochs} | {ended} | `{facts.digests[i]}` |"
+        )
+    return "\n".join(rows)
+
+
 _FIGURES = {
-    "loss": "InfoNCE loss, last logged",
-    "wins": "queries whose positive beats every negative",
     "feature_std": "spread of unit-length features (1 fills the sphere, 0 is collapse)",
     "effective_rank": "effective rank of one batch's features",
+    "wins": "queries whose positive beats every negative",
 }
 
 _LOAD_FOLDER = """\
@@ -266,20 +286,18 @@ pixels in [0, 1]. The front matter states the whole input contract.
 
 ## Data
 
-{images} radiographs ({by_source}) of the part `{split}`:
+{images} radiographs ({by_source}) of the part {split}:
 
 {data}
-
-SHA-256 over the files' digests: `{digest}`.
 
 ## Training
 
 Started from {start}; the recipe `{recipe}` is below in full. The loop took {hours} on {hardware}
 (a resumed run counts from its last start). The weights are stored in {precision} precision.
 
-| At the end of training | |
-|---|---|
-{figures}
+| Stage | Method | Radiographs | Epochs | At its end | SHA-256 over the files' digests |
+|---|---|---|---|---|---|
+{stages}
 
 Versions: {versions}.
 

@@ -1,29 +1,24 @@
-"""Recipes: one YAML file per pretraining run, read into frozen records."""
+"""What a pretraining run is told, as frozen records."""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib.resources
 import re
-import types
-import typing
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal, TypeVar
-
-import yaml
+from typing import Any, Literal
 
 from cxr_foundation.contract import InputContract
-from cxr_foundation.errors import ContractError, RecipeError, UnknownName
-from cxr_foundation.pretrain.moco import MocoConfig
+from cxr_foundation.pretrain.method import methods
 from cxr_foundation.pretrain.views import ViewConfig
-from cxr_foundation.registry import closest
 
-__all__ = ["Recipe", "parse_overrides", "read_recipe", "recipes"]
-
-T = TypeVar("T")
-# A recipe is a page of text; more is not one.
-_MOST_BYTES = 1 << 16
+__all__ = [
+    "DataRecipe",
+    "EncoderRecipe",
+    "PublishRecipe",
+    "Recipe",
+    "Stage",
+    "TrainRecipe",
+    "WatchRecipe",
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,14 +28,18 @@ class EncoderRecipe:
     Attributes:
         architecture: A `cxr_*` name.
         in_chans: 1, or 3 for grey replicated.
+        drop_path: Highest rate of stochastic depth while training.
     """
 
     architecture: str
     in_chans: int = 1
+    drop_path: float = 0.0
 
     def __post_init__(self) -> None:
         if self.in_chans not in (1, 3):
             raise ValueError(f"in_chans: {self.in_chans!r} is neither 1 nor 3")
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"drop_path: {self.drop_path!r} is not within [0, 1)")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,6 +53,8 @@ class DataRecipe:
         size: (height, width) in pixels to which a picture is brought once, before its views.
         bits: 8 or 16 per pixel of that copy.
         in_memory: Keep all copies in memory; otherwise each is made again for every epoch.
+        path: Where this stage's radiographs are; None means what the run is given.
+        colour: Read colour pictures as they are, in three channels.
     """
 
     split: str = "pretrain"
@@ -62,8 +63,12 @@ class DataRecipe:
     size: tuple[int, int]
     bits: int = 8
     in_memory: bool = True
+    path: str | None = None
+    colour: bool = False
 
     def __post_init__(self) -> None:
+        if self.colour and self.bits != 8:
+            raise ValueError("colour: with bits 8 only")
         if self.bits not in (8, 16):
             raise ValueError(f"bits: {self.bits!r} is neither 8 nor 16")
         if not all(16 <= s <= 4096 for s in self.size):
@@ -76,15 +81,27 @@ class TrainRecipe:
 
     Attributes:
         epochs: Passes over the data.
-        batch: Radiographs per step; an incomplete last batch is left out.
-        optimiser: "sgd" or "adamw".
+        batch: Radiographs per step and process; an incomplete last batch is left out.
+        accumulate: Batches whose gradients are added up before the optimiser steps.
+        optimiser: "sgd", "adamw", or "lars" (You et al. 2017, arXiv 1708.03888).
         lr: Learning rate at its highest.
-        sgd_momentum: Of "sgd".
-        weight_decay: On every parameter.
-        schedule: "cosine" to zero, or "constant"; changes at every step.
+        lr_for_batch: Radiographs per optimiser step, over all processes, that `lr` is meant for:
+            another number scales it linearly. None takes it as it is.
+        min_lr: Where the cosine ends.
+        sgd_momentum: Of "sgd" and "lars".
+        betas: Of "adamw".
+        weight_decay: At the start.
+        weight_decay_end: At the end, by half a cosine; None keeps it constant.
+        decayed: "all" parameters, or "matrices": neither biases nor norms.
+        clip: Largest norm of the gradient; None leaves it alone.
+        clip_by: Whether `clip` bounds the norm of all gradients or of each "parameter" alone.
+        schedule: "cosine", or "constant"; changes at every step.
         warmup_epochs: Epochs over which the rate rises linearly from zero.
         seed: Of weights, order and views.
         precision: "fp32", or "bf16" autocast.
+        checkpoint_gradients: Compute activations again instead of keeping them, where the encoder
+            can.
+        compile: Compile the method with torch.compile.
         workers: Processes that make views; 0 makes them between the steps.
         checkpoint_epochs: Epochs between checkpoints.
         log_steps: Steps between log lines.
@@ -92,27 +109,78 @@ class TrainRecipe:
 
     epochs: int
     batch: int
-    optimiser: Literal["sgd", "adamw"] = "sgd"
+    accumulate: int = 1
+    optimiser: Literal["sgd", "adamw", "lars"] = "sgd"
     lr: float
+    lr_for_batch: int | None = None
+    min_lr: float = 0.0
     sgd_momentum: float = 0.9
+    betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 1e-4
+    weight_decay_end: float | None = None
+    decayed: Literal["all", "matrices"] = "all"
+    clip: float | None = None
+    clip_by: Literal["norm", "parameter"] = "norm"
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_epochs: float = 0.0
     seed: int = 0
     precision: Literal["fp32", "bf16"] = "fp32"
+    checkpoint_gradients: bool = False
+    compile: bool = False
     workers: int = 0
     checkpoint_epochs: float = 1.0
     log_steps: int = 10
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "log_steps", "lr", "checkpoint_epochs"):
+        for name in ("epochs", "accumulate", "log_steps", "lr", "checkpoint_epochs"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: {getattr(self, name)!r} is not above 0")
-        for name in ("seed", "workers", "weight_decay", "warmup_epochs"):
+        for name in ("lr_for_batch", "clip"):
+            if (value := getattr(self, name)) is not None and not value > 0:
+                raise ValueError(f"{name}: {value!r} is not above 0")
+        for name in ("seed", "workers", "weight_decay", "warmup_epochs", "min_lr"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}: {getattr(self, name)!r} is below 0")
         if self.batch < 2:
             raise ValueError(f"batch: {self.batch!r} is not above 1")
+        if self.min_lr > self.lr:
+            raise ValueError(f"min_lr: {self.min_lr!r} is above lr")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WatchRecipe:
+    """How a run is watched while it goes on; nothing here changes the weights.
+
+    Attributes:
+        epochs: Epochs between looks at a labelled part of the data; None never looks.
+        tasks: "standing", or a YAML file of tasks. A task whose labels the data lack is left out.
+        mode: "knn" or "probe".
+        labels: Labelled patients per class, drawn from `train`.
+        draws: Draws of labelled patients.
+        train: Part of the split whose labels are drawn.
+        score: Part that is scored; "test" is refused.
+        min_feature_std: A run whose features spread less than this is stopped as collapsed.
+        min_rank: Likewise for the effective rank of one batch's features.
+        patience: Log lines in a row below these limits before it is stopped.
+    """
+
+    epochs: float | None = None
+    tasks: str = "standing"
+    mode: Literal["knn", "probe"] = "knn"
+    labels: int = 20
+    draws: int = 5
+    train: str = "pretrain"
+    score: str = "dev"
+    min_feature_std: float = 0.02
+    min_rank: float = 1.5
+    patience: int = 5
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "labels", "draws", "patience"):
+            if (value := getattr(self, name)) is not None and not value > 0:
+                raise ValueError(f"{name}: {value!r} is not above 0")
+        if self.score == "test":
+            raise ValueError("score: 'test' is read once, when a result is released")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -149,202 +217,83 @@ class PublishRecipe:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One method's turn; it starts from the encoder of the stage before.
+
+    Attributes:
+        method: Name of the method.
+        settings: The method's own, an instance of its `Settings`.
+        data: The radiographs.
+        views: How views are drawn.
+        second_view: How the second full view is drawn; None draws it as the first.
+        local_views: How the smaller views are drawn; None means none.
+        local_count: How many of them.
+        train: Optimiser, schedule and loop.
+    """
+
+    method: str
+    settings: Any
+    data: DataRecipe
+    views: ViewConfig
+    second_view: ViewConfig | None = None
+    local_views: ViewConfig | None = None
+    local_count: int = 0
+    train: TrainRecipe
+
+    def __post_init__(self) -> None:
+        chosen = methods()[self.method]
+        if bool(self.local_count) != (self.local_views is not None):
+            raise ValueError("local_count: goes with local_views")
+        if self.local_count and not chosen.local_views:
+            raise ValueError(f"local_views: {chosen.title} takes none")
+        if self.second_view is not None and chosen.full_views < 2:
+            raise ValueError(f"second_view: {chosen.title} takes one view")
+        if check := getattr(self.settings, "check", None):
+            try:
+                check(self.train.batch)
+            except ValueError as error:
+                raise ValueError(f"method.{error}") from None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
     """One pretraining run, complete.
 
     Attributes:
         name: Of the run, for folders and messages.
-        method: "moco_v2".
         encoder: The network.
         start: None for random weights, else a model name, a published folder or a checkpoint.
-        data: The radiographs.
         contract: What the published encoder is fed; its mean and std are the views' too.
-        views: How views are drawn.
-        moco: What MoCo v2 adds.
-        train: Optimiser, schedule and loop.
+        watch: What is looked at while it runs.
         publish: Name, card and file.
+        stages: What is trained, in order; a curriculum has several.
     """
 
     name: str
-    method: Literal["moco_v2"]
     encoder: EncoderRecipe
     start: str | None = None
-    data: DataRecipe
     contract: InputContract
-    views: ViewConfig
-    moco: MocoConfig
-    train: TrainRecipe
+    watch: WatchRecipe = WatchRecipe()
     publish: PublishRecipe
+    stages: tuple[Stage, ...]
 
     def __post_init__(self) -> None:
         if not self.contract.complete:
             raise ValueError("contract: mean, std or intensity is not set")
         if self.contract.channels != self.encoder.in_chans:
             raise ValueError("contract: channels and encoder.in_chans differ")
-        group = self.moco.split_batch_norm
-        if group is not None and (self.train.batch % group or self.train.batch < 2 * group):
-            raise ValueError(
-                f"moco.split_batch_norm: train.batch ({self.train.batch}) is not two or more whole "
-                f"groups of {group}"
-            )
-        if self.moco.queue < self.train.batch:
-            raise ValueError(f"moco.queue: smaller than a batch ({self.train.batch})")
+        if not self.stages:
+            raise ValueError("stages: there is none")
+        if self.encoder.in_chans != 3 and any(stage.data.colour for stage in self.stages):
+            raise ValueError("encoder.in_chans: colour pictures need 3")
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as JSON types; `read_recipe` of its YAML gives an equal recipe."""
         listed = _listed(dataclasses.asdict(self))
         assert isinstance(listed, dict)
+        for stage in listed["stages"]:
+            stage["method"] = {"name": stage["method"], **stage.pop("settings")}
         return listed
-
-
-def recipes() -> list[str]:
-    """Names of the pretraining recipes that ship, sorted; each states its method."""
-    folder = importlib.resources.files("cxr_foundation.recipes")
-    files = [f for f in folder.iterdir() if f.name.endswith(".yaml")]
-    return sorted(
-        f.name.removesuffix(".yaml") for f in files if "\nmethod:" in f.read_text("utf-8")
-    )
-
-
-def read_recipe(recipe: str | Path, *, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """Read a recipe by name or by path.
-
-    Args:
-        recipe: A name of `recipes()`, or a path that ends in .yaml or .yml.
-        overrides: Keys with dots → values: `{"train.epochs": 2}`.
-
-    Raises:
-        UnknownName: No recipe of this name ships.
-        RecipeError: An unreadable file, an unknown or missing key, a wrong value. The subject is
-            "file: key".
-    """
-    text = _text(recipe)
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(str(recipe), f"not YAML: {str(error).splitlines()[0]}") from None
-    if not isinstance(raw, dict):
-        raise RecipeError(str(recipe), "not a mapping of keys")
-    for key, value in (overrides or {}).items():
-        _override(str(recipe), raw, key, value)
-    return _build(Recipe, raw, str(recipe), "")
-
-
-def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
-    """`["train.epochs=2"]` → `{"train.epochs": 2}`; values are read as YAML.
-
-    Raises:
-        RecipeError: A text without "=", or a value that is not YAML.
-    """
-    parsed = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise RecipeError(text, "is not KEY=VALUE", "Write for example train.epochs=2.")
-        try:
-            parsed[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise RecipeError(key, f"{value!r} is not a YAML value") from None
-    return parsed
-
-
-def _text(recipe: str | Path) -> str:
-    path = Path(recipe)
-    if path.suffix not in (".yaml", ".yml"):
-        if str(recipe) not in recipes():
-            hint = closest(str(recipe), recipes()) or f"Known: {', '.join(recipes())}."
-            raise UnknownName(
-                str(recipe), "no recipe of this name", f"{hint} Or name a .yaml file."
-            )
-        shipped = importlib.resources.files("cxr_foundation.recipes") / f"{recipe}.yaml"
-        return shipped.read_text(encoding="utf-8")
-    try:
-        with open(path, "rb") as file:
-            content = file.read(_MOST_BYTES + 1)
-    except OSError as error:
-        raise RecipeError(path, f"cannot be read ({error.strerror})") from None
-    if len(content) > _MOST_BYTES:
-        raise RecipeError(path, f"larger than {_MOST_BYTES:,} bytes")
-    try:
-        return content.decode()
-    except UnicodeDecodeError:
-        raise RecipeError(path, "not UTF-8") from None
-
-
-def _override(recipe: str, raw: dict[str, Any], key: str, value: Any) -> None:
-    *parents, last = key.split(".")
-    inner = raw
-    for parent in parents:
-        inner = inner.setdefault(parent, {})
-        if not isinstance(inner, dict):
-            raise RecipeError(f"{recipe}: {key}", f"{parent!r} holds no keys")
-    inner[last] = value
-
-
-def _build(cls: type[T], raw: object, file: str, where: str) -> T:
-    """A record from parsed YAML; every key must exist and every value have its field's type."""
-
-    def refuse(key: str, reason: str) -> RecipeError:
-        return RecipeError(f"{file}: {where}{key}", reason)
-
-    if not isinstance(raw, dict):
-        raise refuse("", "not a mapping of keys")
-    if cls is InputContract:
-        try:
-            return typing.cast(T, InputContract.from_dict(raw))
-        except ContractError as error:
-            key = error.subject.removeprefix("contract: ")
-            raise refuse(key, error.reason) from None
-    assert dataclasses.is_dataclass(cls)
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    types_of = typing.get_type_hints(cls)
-    for key in raw:
-        if key not in fields:
-            raise refuse(str(key), f"unknown key. {closest(str(key), fields)}".strip())
-    for name, field in fields.items():
-        if name not in raw and field.default is dataclasses.MISSING:
-            raise refuse(name, "missing")
-    values = {}
-    for key, value in raw.items():
-        if dataclasses.is_dataclass(types_of[key]):
-            values[key] = _build(types_of[key], value, file, f"{where}{key}.")
-            continue
-        try:
-            values[key] = _convert(types_of[key], value)
-        except ValueError as error:
-            raise refuse(key, f"{value!r} is not {error}") from None
-    try:
-        return typing.cast(T, cls(**values))
-    except ValueError as error:
-        key, _, reason = str(error).partition(": ")
-        raise refuse(key, reason) from None
-
-
-def _convert(kind: Any, value: Any) -> Any:
-    """`value` as `kind`; the ValueError's text is what was expected."""
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        if value is None:
-            return None
-        return _convert(next(a for a in args if a is not type(None)), value)
-    if origin is Literal:
-        if value not in args:
-            raise ValueError(f"one of {', '.join(args)}")
-        return value
-    if origin is tuple:
-        inner = args[0]
-        fixed = None if args[-1] is Ellipsis else len(args)
-        if not isinstance(value, list) or (fixed is not None and len(value) != fixed):
-            raise ValueError("a list" if fixed is None else f"a list of {fixed}")
-        return tuple(_convert(inner, v) for v in value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
-        words = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-        raise ValueError(words[kind])
-    if kind is float and not abs(value) < float("inf"):
-        raise ValueError("a finite number")
-    return value
 
 
 def _listed(value: Any) -> Any:

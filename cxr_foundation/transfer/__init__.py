@@ -10,10 +10,10 @@
   source of the pictures whether the encoder may have been pretrained on them, and why.
 * `protocol`: mode, counts, draws, both parts of the split, `test_was_read`, seeds of the untrained
   twins, resamples, level of the intervals, and the statement that the report prints.
-* `tasks`: for each the fields of `protocol.Task`; `bootstrap_seed`; `train` and `test` with their
-  images and patients per class; `draws`, a list of {positive, negative}: rows of the index, counted
-  from 0, in their order, so that the first k of each are the labelled ones at k per class; `rows`
-  and `differences`.
+* `tasks`: for each the fields of `evaluate.protocol.Task`; `bootstrap_seed`; `train` and `test`
+  with their images and patients per class; `draws`, a list of {positive, negative}: rows of the
+  index, counted from 0, in their order, so that the first k of each are the labelled ones at k per
+  class; `rows` and `differences`.
 * `mean`: `rows` and `differences` of the mean over those tasks that are averaged, or null if they
   are fewer than two.
 

@@ -24,13 +24,13 @@ from cxr_foundation._version import __version__
 from cxr_foundation.data import Study, open_data
 from cxr_foundation.data.splits import in_our_parts
 from cxr_foundation.errors import RecipeError
-from cxr_foundation.evaluate import intervals, knn, probe, shortcuts
+from cxr_foundation.evaluate import intervals, knn, probe, protocol, shortcuts
+from cxr_foundation.evaluate.protocol import Count, Task
+from cxr_foundation.evaluate.score import Features, Mode, mean_over_tasks, plan_task, score_task
 from cxr_foundation.files import atomic_folder, sha256_of
 from cxr_foundation.images.likeness import Fingerprint, fingerprint
-from cxr_foundation.transfer import leaks, protocol
-from cxr_foundation.transfer.protocol import Count, Task
+from cxr_foundation.transfer import leaks
 from cxr_foundation.transfer.report import Picture, render, require_matplotlib
-from cxr_foundation.transfer.score import Features, Mode, mean_over_tasks, plan_task, score_task
 
 __all__ = ["SCHEMA", "run", "single_task"]
 

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from cxr_foundation.data import Study
 from cxr_foundation.errors import PictureLeak
 from cxr_foundation.evaluate.audit import copies
+from cxr_foundation.evaluate.score import Plan
 from cxr_foundation.images.likeness import Fingerprint
-from cxr_foundation.transfer.score import Plan
 
 __all__ = ["check_pictures"]
 

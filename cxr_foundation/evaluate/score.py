@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from cxr_foundation.data import Study
 from cxr_foundation.evaluate import Interval, PatientBootstrap, auroc, knn_scores, probe_scores
-from cxr_foundation.transfer.protocol import (
+from cxr_foundation.evaluate.protocol import (
     Count,
     Side,
     Task,

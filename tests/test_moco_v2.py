@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cxr_foundation.pretrain.moco import Moco, MocoConfig, collapse, info_nce
+from cxr_foundation.pretrain.collapse import collapse
+from cxr_foundation.pretrain.methods import moco_v2
+from cxr_foundation.pretrain.methods.moco_v2 import MocoV2, MocoV2Settings, info_nce
 from cxr_foundation.pretrain.momentum import momentum_copy, update_momentum
 
 
@@ -31,17 +33,12 @@ def unit(n, d, seed):
 def method(encoder=None, *, num_features=12, **config):
     encoder = encoder or nn.Sequential(nn.Flatten(), nn.Linear(12, 12), nn.BatchNorm1d(12))
     config = {"queue": 8, "momentum": 0.9, "dim": 4, "split_batch_norm": 2, **config}
-    return Moco(
-        encoder, num_features=num_features, config=MocoConfig(**config), generator=generator()
-    )
+    encoder.num_features = num_features
+    return MocoV2(encoder, settings=MocoV2Settings(**config), generator=generator())
 
 
 def images(n=4, seed=0):
     return torch.randn(n, 1, 3, 4, generator=generator(seed))
-
-
-def same_order(n=4):
-    return torch.arange(n)
 
 
 # The loss.
@@ -91,12 +88,12 @@ def test_the_loss_equals_lightlys_with_a_memory_bank():
 def test_keys_enter_the_queue_in_order_and_wrap_around():
     model = method(queue=6)
     first = model.queue.clone()
-    model(images(4, 1), images(4, 2), same_order())
+    model([images(4, 1), images(4, 2)], draw=0)
     assert model.pointer.item() == 4
     assert torch.equal(model.queue[4:], first[4:])
     assert not torch.equal(model.queue[:4], first[:4])
     filled = model.queue.clone()
-    model(images(4, 3), images(4, 4), same_order())
+    model([images(4, 3), images(4, 4)], draw=0)
     assert model.pointer.item() == 2
     assert torch.equal(model.queue[2:4], filled[2:4])
     assert torch.allclose(model.queue.norm(dim=1), torch.ones(6))
@@ -107,7 +104,7 @@ def test_the_keys_of_a_step_are_no_negatives_of_that_step():
     model.train()
     queue = model.queue.clone()
     views = images()
-    loss = model(views, views, same_order())["loss"]
+    loss = model([views, views], draw=0)["loss"]
     features = model.encoder(views)
     query = F.normalize(model.head(features), dim=1)
     expected, _ = info_nce(query, query, queue, temperature=0.2)
@@ -125,6 +122,7 @@ def test_queue_and_pointer_are_in_the_state_dict_and_every_tensor_is_contiguous(
         "momentum_head",
         "pointer",
         "queue",
+        "queue_patients",
     }
     assert all(t.is_contiguous() for t in state.values())
 
@@ -144,7 +142,7 @@ def test_the_momentum_encoder_moves_by_the_asked_part_and_has_no_gradient():
 
 def test_only_encoder_and_head_get_gradients():
     model = method()
-    model(images(), images(4, 1), same_order())["loss"].backward()
+    model([images(), images(4, 1)], draw=0)["loss"].backward()
     with_gradient = {n.split(".")[0] for n, p in model.named_parameters() if p.grad is not None}
     assert with_gradient == {"encoder", "head"}
 
@@ -153,10 +151,10 @@ def test_a_step_changes_the_momentum_encoder_only_after_it():
     model = method()
     before = {n: p.clone() for n, p in model.momentum_encoder.named_parameters()}
     optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
-    model(images(), images(4, 1), same_order())["loss"].backward()
+    model([images(), images(4, 1)], draw=0)["loss"].backward()
     optimiser.step()
     assert all(torch.equal(p, before[n]) for n, p in model.momentum_encoder.named_parameters())
-    model.after_step()
+    model.after_step(progress=0.5)
     moved = dict(model.momentum_encoder.named_parameters())["1.weight"]
     goal = dict(model.encoder.named_parameters())["1.weight"]
     assert torch.allclose(moved, 0.9 * before["1.weight"] + 0.1 * goal, atol=1e-6)
@@ -175,8 +173,8 @@ def test_the_order_of_keys_decides_their_groups_and_not_their_places():
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(12, 12))
     model = method(encoder).eval()
     views, keys = images(8, 1), images(8, 2)
-    plain = model(views, keys, same_order(8))
-    shuffled = model(views, keys, torch.tensor([5, 2, 7, 0, 3, 6, 1, 4]))
+    plain = model([views, keys], draw=1)
+    shuffled = model([views, keys], draw=2)
     assert torch.allclose(plain["loss"], shuffled["loss"], atol=1e-6)
 
 
@@ -195,7 +193,12 @@ class GroupSignature(nn.Module):
         return x - self.norm(x) * x.std(0, unbiased=False)
 
 
-def share_of_found_keys(*, split: int | None, shuffled: bool) -> float:
+@pytest.fixture
+def unshuffled(monkeypatch):
+    monkeypatch.setattr(moco_v2, "_shuffled", lambda count, draw: torch.arange(count))
+
+
+def share_of_found_keys(*, split: int | None) -> float:
     """How often the signature alone finds the own key among 1,024 keys of earlier batches."""
     model = method(
         GroupSignature(), num_features=32, queue=1024, dim=32, hidden=32, split_batch_norm=split
@@ -209,25 +212,24 @@ def share_of_found_keys(*, split: int | None, shuffled: bool) -> float:
         query, key = (
             pictures + 0.1 * torch.randn(pictures.shape, generator=random) for _ in range(2)
         )
-        order = torch.randperm(256, generator=random) if shuffled else torch.arange(256)
-        found = model(query, key, order)["wins"].item()
+        found = model([query, key], draw=step)["wins"].item()
         # The first four batches fill the queue.
         wins += [found] if step >= 4 else []
     return sum(wins) / len(wins)
 
 
-def test_ordinary_batch_norm_tells_a_query_which_key_is_its_own():
-    assert share_of_found_keys(split=None, shuffled=False) > 0.99
+def test_ordinary_batch_norm_tells_a_query_which_key_is_its_own(unshuffled):
+    assert share_of_found_keys(split=None) > 0.99
 
 
-def test_split_batch_norm_in_equal_groups_leaks_as_well():
-    assert share_of_found_keys(split=32, shuffled=False) > 0.99
+def test_split_batch_norm_in_equal_groups_leaks_as_well(unshuffled):
+    assert share_of_found_keys(split=32) > 0.99
 
 
 def test_split_batch_norm_in_different_groups_does_not():
     # 8 groups of 32: by chance a key's group wins over the 32 groups in the queue once in 33, and
     # a little more often because it shares an eighth of its images with the query's group.
-    assert share_of_found_keys(split=32, shuffled=True) < 0.2
+    assert share_of_found_keys(split=32) < 0.2
 
 
 def test_an_encoder_without_batch_norm_runs_on_the_whole_batch():
@@ -242,6 +244,30 @@ def test_groups_are_normalised_apart():
     apart = torch.cat([model.encoder(views[:2]), model.encoder(views[2:])])
     assert torch.equal(together, apart)
     assert not torch.allclose(together, model.encoder(views))
+
+
+# Patients.
+
+
+def test_other_radiographs_of_the_same_patient_can_be_left_out_of_the_negatives():
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(12, 12))
+    model = method(encoder, queue=4, split_batch_norm=None, same_patient_negatives=False)
+    patients = torch.tensor([7, 8, 9, 10])
+    model([images(4, 1), images(4, 2)], draw=0, patients=patients)
+    assert model.queue_patients.tolist() == [7, 8, 9, 10]
+    query = F.normalize(model.head(encoder(images(4, 1))), dim=1)
+    negatives = model.queue.clone()
+    # Each query meets its own patient's earlier key: three negatives of four are left.
+    key = F.normalize(model.momentum_head(model.momentum_encoder(images(4, 3))), dim=1)
+    query = query.detach()
+    expected = 0.0
+    for i in range(4):
+        scores = [float(query[i] @ key[i])]
+        scores += [float(query[i] @ negatives[j]) for j in range(4) if j != i]
+        exponentials = [math.exp(s / 0.2) for s in scores]
+        expected -= math.log(exponentials[0] / sum(exponentials)) / 4
+    loss = model([images(4, 1), images(4, 3)], draw=0, patients=patients)["loss"]
+    assert loss.item() == pytest.approx(expected, abs=1e-5)
 
 
 # Collapse.
@@ -267,4 +293,4 @@ def test_features_on_a_line_have_rank_one_and_spread_features_many():
 )
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        MocoConfig(**wrong)
+        MocoV2Settings(**wrong)

@@ -1,0 +1,1 @@
+"""Self-supervised methods, one file each; they are found by being here."""
