@@ -1,9 +1,26 @@
 """Small DICOM files drawn by the tests, written by pydicom."""
 
 import numpy as np
+import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    generate_uid,
+)
+
+from cxr_foundation.images import read_image
+
+SYNTAXES = [
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    DeflatedExplicitVRLittleEndian,
+]
+FOUR = np.array([[0, 1024], [2048, 4095]], np.uint16)
 
 
 def draw(
@@ -55,3 +72,16 @@ def table(entries, *, first, bits, vr="US", count=None):
     item.add_new(0x00283002, vr, [len(entries) if count is None else count, first, bits])
     item.add_new(0x00283006, "OW", np.asarray(entries, "<u2").tobytes())
     return [item]
+
+
+def shown(path, **options):
+    """What the reader makes of a file: the values as a list, row by row."""
+    pixels = read_image(path, **options)
+    assert pixels.dtype == np.float32
+    assert pixels.flags.c_contiguous
+    return pixels.ravel().tolist()
+
+
+def close(*values):
+    """These, within what float32 in [0, 1] rounds."""
+    return pytest.approx(list(values), abs=2e-7)

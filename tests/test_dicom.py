@@ -9,40 +9,15 @@ import warnings
 
 import numpy as np
 import pytest
-from drawn_dicom import draw, table
-from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-)
+from drawn_dicom import FOUR, close, draw, shown, table
 
 from cxr_foundation.errors import CxrError, UnreadableImage, UnsupportedPixels
 from cxr_foundation.images import ImageWarning, read_image, read_pixels
-
-SYNTAXES = [
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    DeflatedExplicitVRLittleEndian,
-]
-FOUR = np.array([[0, 1024], [2048, 4095]], np.uint16)
 
 
 @pytest.fixture
 def dcm(tmp_path):
     return tmp_path / "a.dcm"
-
-
-def shown(path, **options):
-    pixels = read_image(path, **options)
-    assert pixels.dtype == np.float32
-    assert pixels.flags.c_contiguous
-    return pixels.ravel().tolist()
-
-
-def close(*values):
-    return pytest.approx(list(values), abs=2e-7)
 
 
 # --- the range of BitsStored

@@ -6,13 +6,10 @@ import sys
 
 import numpy as np
 import pytest
-from drawn_dicom import draw
+from drawn_dicom import FOUR, SYNTAXES, close, draw, shown
 from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     HTJ2KLossless,
-    ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
@@ -23,31 +20,12 @@ from pydicom.uid import (
 )
 
 from cxr_foundation.errors import UnreadableImage, UnsupportedPixels
-from cxr_foundation.images import read_image, read_pixels
-
-SYNTAXES = [
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    DeflatedExplicitVRLittleEndian,
-]
-FOUR = np.array([[0, 1024], [2048, 4095]], np.uint16)
+from cxr_foundation.images import codec, read_image, read_pixels
 
 
 @pytest.fixture
 def dcm(tmp_path):
     return tmp_path / "a.dcm"
-
-
-def shown(path, **options):
-    pixels = read_image(path, **options)
-    assert pixels.dtype == np.float32
-    assert pixels.flags.c_contiguous
-    return pixels.ravel().tolist()
-
-
-def close(*values):
-    return pytest.approx(list(values), abs=2e-7)
 
 
 @pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda s: s.name)
@@ -174,6 +152,90 @@ def test_lossless_pixels_are_the_same_by_either_decoder(dcm, monkeypatch, syntax
     if not quick:
         monkeypatch.setitem(sys.modules, "imagecodecs", None)
     assert np.abs(read_image(dcm) - picture / (2**bits - 1)).max() <= 1e-7
+
+
+def _rle(*planes):
+    """PS3.5 G.5: a header of offsets, then the planes' segments."""
+    offsets = np.cumsum([64, *map(len, planes)])[:-1]
+    padded = [len(planes), *offsets, *[0] * (15 - len(planes))]
+    return struct.pack("<16I", *padded) + b"".join(planes)
+
+
+# Eight pixels as literals, four at a time, and as two runs of four.
+_LITERAL = bytes([3, 0, 10, 20, 30, 3, 40, 50, 60, 70])
+_RUNS = bytes([253, 10, 253, 20])
+
+
+@pytest.fixture(params=[True, False], ids=["imagecodecs", "without"])
+def by_either(request, monkeypatch):
+    """With imagecodecs and without it."""
+    if request.param:
+        pytest.importorskip("imagecodecs")
+    else:
+        monkeypatch.setitem(sys.modules, "imagecodecs", None)
+
+
+@pytest.mark.usefixtures("by_either")
+@pytest.mark.parametrize("padding", [b"", b"\0", b"\0\0", b"\x80"], ids=["none", "1", "2", "noop"])
+@pytest.mark.parametrize(
+    ("segment", "values"),
+    [(_LITERAL, range(0, 80, 10)), (_RUNS, [10] * 4 + [20] * 4)],
+    ids=["literal", "runs"],
+)
+def test_an_rle_segment_that_gives_the_picture_is_read(dcm, segment, values, padding):
+    frame = _rle(segment + padding)
+    draw(dcm, np.zeros((2, 4), np.uint8), syntax=RLELossless, frame=frame)
+    assert shown(dcm) == close(*(v / 255 for v in values))
+
+
+@pytest.mark.usefixtures("by_either")
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize(
+    "segment",
+    [
+        _LITERAL[:-2],
+        bytes([6, *range(7)]),
+        bytes([8, *range(9)]),
+        _LITERAL + b"\0\x09",
+        _RUNS + b"\xfd\x09",
+        bytes([253, 10, 252, 20]),
+        _LITERAL + b"\xff",
+    ],
+    ids=["cut", "short", "long", "one more", "a run more", "across the end", "a run without"],
+)
+def test_an_rle_segment_that_gives_less_or_more_is_refused(dcm, segment, samples):
+    shape = (2, 4) if samples == 1 else (2, 4, 3)
+    frame = _rle(*[_LITERAL] * (samples - 1), segment)
+    draw(dcm, np.zeros(shape, np.uint8), syntax=RLELossless, frame=frame)
+    with pytest.raises(UnreadableImage, match="the RLE pixel data is damaged"):
+        read_image(dcm)
+
+
+@pytest.mark.usefixtures("by_either")
+def test_rle_of_grey_rgb_is_read(dcm):
+    draw(
+        dcm, np.zeros((2, 4, 3), np.uint8), syntax=RLELossless, frame=_rle(*[_LITERAL + b"\0"] * 3)
+    )
+    assert shown(dcm) == close(*(v / 255 for v in range(0, 80, 10)))
+
+
+@pytest.mark.parametrize("threads", ["1", "3"])
+def test_jpeg_2000_is_the_same_by_any_number_of_threads(dcm, monkeypatch, threads):
+    imagecodecs = pytest.importorskip("imagecodecs")
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    picture = (np.arange(200 * 300).reshape(200, 300) * 977 % 4096).astype(np.uint16)
+    frame = imagecodecs.jpeg2k_encode(
+        picture, codecformat="j2k", reversible=True, level=0, bitspersample=12
+    )
+    draw(dcm, picture, syntax=JPEG2000Lossless, frame=frame, BitsStored=12)
+    assert np.abs(read_image(dcm) - picture / 4095).max() <= 1e-7
+
+
+def test_a_worker_decodes_jpeg_2000_on_one_thread(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert codec._threads() == 3
+    monkeypatch.setattr(codec.multiprocessing, "parent_process", object)
+    assert codec._threads() == 1
 
 
 @pytest.mark.parametrize("bits", [8, 12, 16])

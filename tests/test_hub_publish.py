@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 from hub_server import HubServer
+from PIL import Image, ImageDraw, ImageFont
 from safetensors.numpy import save_file
 
 from cxr_foundation.errors import PushRefused, SourceUnavailable
@@ -226,6 +227,17 @@ def add(name, content=b"x"):
     return lambda folder: (folder / name).write_bytes(content)
 
 
+def picture(name, text):
+    """A grey PNG with a line of text in it."""
+
+    def write(folder):
+        grey = Image.new("L", (400, 300), 80)
+        ImageDraw.Draw(grey).text((6, 6), text, fill=255, font=ImageFont.load_default(20))
+        grey.save(folder / name, "PNG")
+
+    return write
+
+
 def card(old, new):
     return lambda folder: (folder / "README.md").write_text(CARD.replace(old, new))
 
@@ -238,7 +250,20 @@ def weights(metadata):
 DIRTY = {
     "a_pickle": (add("pytorch_model.bin"), "is not a file of a published folder"),
     "code": (add("modeling.py"), "is not a file of a published folder"),
-    "a_radiograph": (add("patient.dcm"), "is not a file of a published folder"),
+    "a_radiograph": (add("patient.dcm"), "is a picture that cannot be read"),
+    "a_damaged_picture": (
+        add("figure.png", b"\x89PNG\r\n\x1a\n cut off"),
+        "is a picture that cannot be read",
+    ),
+    "a_picture_with_a_name_in_it": (
+        picture("figure.png", "DOE^JANE 1970 ID 12"),
+        "figure.png: is a picture with letters in its pixels, which may name a patient",
+    ),
+    "a_picture_without": (picture("figure.png", ""), "is a picture, which no published folder"),
+    "a_picture_that_is_called_a_text": (
+        picture("LICENSE", "DOE^JANE 1970 ID 12"),
+        "LICENSE: is a picture with letters in its pixels",
+    ),
     "a_hidden_file": (add(".env"), "is not a file of a published folder"),
     "a_subfolder": (lambda f: (f / "logs").mkdir(), "is not a file of a published folder"),
     "a_folder_named_as_a_file": (

@@ -30,6 +30,8 @@ def between(one, other):
         ("NODE21", "PadChest", "shares"),
         ("NODE21", "RSNA", "common"),
         ("VinDr-RibCXR", "VinDr-CXR", "within"),
+        ("TBX11K", "Montgomery", "shares"),
+        ("TBX11K", "NLM Shenzhen", "shares"),
         ("MS-CXR", "MIMIC-CXR", "within"),
         ("JSRT", "NIH-CXR", None),
         ("CheXpert", "MIMIC-CXR", None),
@@ -57,6 +59,7 @@ def test_the_reason_names_both_sets():
         ("covid-chestxray-dataset, Cohen et al. 2020", "cohen"),
         ("nih_cxr", "nih"),
         ("BIMCV-COVID19+", "bimcv_covid"),
+        ("bimcv", "bimcv_covid"),
     ],
 )
 def test_a_set_is_found_by_the_names_that_cards_give_it(name, short):

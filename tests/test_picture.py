@@ -1,5 +1,6 @@
 """PNG, JPEG and TIFF to pixels, with values that are known beforehand."""
 
+import contextlib
 import io
 import struct
 import zlib
@@ -273,6 +274,55 @@ def test_a_wrong_checksum_is_seen(tmp_path):
     path.write_bytes(data)
     with pytest.raises(UnreadableImage, match="the PNG file is damaged: a checksum is wrong"):
         read_image(path)
+
+
+@pytest.fixture
+def jpeg(tmp_path):
+    """A JPEG whose compressed data are from byte 300 on, and its bytes."""
+    ramp = np.add.outer(np.arange(64), np.arange(48)) * 2
+    path = save(tmp_path / "a.jpg", Image.fromarray(ramp.astype(np.uint8)), quality=95)
+    content = path.read_bytes()
+    assert content.index(b"\xff\xda") < 340 < len(content) - 200
+    return path, content
+
+
+def test_a_jpeg_that_is_cut_off_anywhere_is_refused(jpeg):
+    path, content = jpeg
+    for left in range(340, len(content)):
+        path.write_bytes(content[:left])
+        with pytest.raises(UnreadableImage, match="the picture is damaged or cut off"):
+            read_image(path)
+
+
+def test_bytes_that_are_missing_within_a_jpegs_compressed_data_are_noticed(jpeg):
+    path, content = jpeg
+    middle = (340 + len(content)) // 2
+    path.write_bytes(content[:middle] + content[middle + 16 :])
+    with pytest.raises(UnreadableImage, match="the picture is damaged or cut off"):
+        read_image(path)
+
+
+def test_a_changed_byte_that_libjpeg_does_not_warn_of_is_not_noticed(jpeg):
+    # Not a promise: what the reader's docstring says that it cannot do. JPEG has no checksum.
+    path, content = jpeg
+    before = read_image(path)
+    unnoticed = 0
+    for place in range(340, len(content) - 2, 7):
+        path.write_bytes(content[:place] + b"\x55" + content[place + 1 :])
+        with contextlib.suppress(UnreadableImage):
+            unnoticed += not np.array_equal(read_image(path), before)
+    assert unnoticed > 0
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_has_the_pixels_that_pillow_gives_it(tmp_path, mode, progressive):
+    noise = np.random.default_rng(0).integers(0, 256, (37, 53), np.uint8)
+    path = tmp_path / "a.jpg"
+    Image.fromarray(noise).convert(mode).save(path, quality=90, progressive=progressive)
+    with Image.open(path) as picture:
+        expected = np.asarray(picture.convert("L")) / np.float32(255)
+    assert np.array_equal(read_image(path), expected)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])

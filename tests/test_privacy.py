@@ -20,6 +20,8 @@ from pathlib import Path
 import evil_doors
 import pytest
 
+from cxr_foundation.data.site import check_file
+
 CXR = str(Path(sys.executable).with_name("cxr"))
 
 TINY = {
@@ -29,8 +31,8 @@ TINY = {
     "views.size": "[32,32]",
     "train.epochs": 1,
     "train.batch": 8,
-    "moco.queue": 64,
-    "moco.split_batch_norm": 4,
+    "method.queue": 64,
+    "method.split_batch_norm": 4,
 }
 
 
@@ -105,12 +107,12 @@ def planted(tmp_path_factory):
     return every, sound, marks
 
 
-def run(cwd, *arguments):
+def run(cwd, *arguments, program=(CXR,)):
     home = cwd / "home"
     home.mkdir(exist_ok=True)
     environment = {**os.environ, "HOME": str(home), "HF_HOME": str(home), "TMPDIR": str(home)}
     done = subprocess.run(
-        [CXR, *map(str, arguments)], capture_output=True, cwd=cwd, env=environment
+        [*program, *map(str, arguments)], capture_output=True, cwd=cwd, env=environment
     )
     assert b"Traceback" not in done.stderr, done.stderr[-2000:]
     return done.returncode, done.stdout + done.stderr
@@ -148,6 +150,76 @@ def test_no_command_lets_a_marker_out(planted, tmp_path, arguments):
     assert status == 3, said.decode()
     assert any(p.name.startswith("out") for p in tmp_path.iterdir()), said.decode()
     assert leaks(marks, said, tmp_path) == set()
+
+
+# Ends once some parts or shards are complete, as a run does that is cut off.
+CUT = """
+import sys
+import torch
+torch.set_num_threads(1)
+from cxr_foundation import data
+from cxr_foundation.data import sharding
+from cxr_foundation.models import table
+
+def stops(function, left):
+    def stopped(*arguments, **options):
+        left.append(0)
+        if len(left) > int(sys.argv[3]):
+            sys.exit(7)
+        return function(*arguments, **options)
+    return stopped
+
+verb, folder = sys.argv[1:3]
+studies = data.open_data(folder)
+sharding._make = stops(sharding._make, [])
+table._write_part = stops(table._write_part, [])
+if verb == "shard":
+    sharding.shard(studies, "out", settings=sharding.Settings(size=32), per_shard=20)
+else:
+    table.embed_table(studies, model="cxr_resnet18.moco_open", output="out.parquet",
+                      rows_per_part=20, device="cpu")
+"""
+
+
+@pytest.mark.parametrize("verb", ["shard", "embed"])
+def test_a_run_that_is_cut_off_and_goes_on_lets_no_marker_out(planted, tmp_path, verb):
+    every, _, marks = planted
+    program = (sys.executable, "-c", CUT)
+    status, said = run(tmp_path, verb, every, 1, program=program)
+    assert status == 7, said.decode()
+    begun = {"shard": "out/shard-000000.tar", "embed": "out.parquet.parts/part-000000.parquet"}
+    assert (tmp_path / begun[verb]).exists()
+    assert leaks(marks, said, tmp_path) == set()
+    status, said = run(tmp_path, verb, every, 99, program=program)
+    assert status == 0, said.decode()
+    finished = {"shard": "out/manifest.json", "embed": "out.parquet"}
+    assert (tmp_path / finished[verb]).exists()
+    assert leaks(marks, said, tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["shard", "DATA", "out"],
+        ["embed", "DATA", "--model", "cxr_resnet18.moco_open", "-o", "out.parquet"],
+    ],
+    ids=lambda a: a[0],
+)
+def test_no_error_quotes_a_marker(planted, tmp_path, arguments):
+    every, _, marks = planted
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for file in every.iterdir():
+        if check_file(file).refused:
+            shutil.copy(file, broken)
+    assert len(list(broken.iterdir())) > 30
+    # Nothing can be used, so that the command itself fails; then it is told of a wrong name.
+    for number, data in enumerate((broken, broken / "none")):
+        cwd = tmp_path / f"cwd{number}"
+        cwd.mkdir()
+        status, said = run(cwd, *[data if a == "DATA" else a for a in arguments])
+        assert status == 1 and b"error: " in said, said.decode()
+        assert leaks(marks, said, cwd) == set()
 
 
 def test_no_run_of_pretraining_lets_a_marker_out(planted, tmp_path):

@@ -26,7 +26,14 @@ from cxr_foundation.data import check_disjoint
 from cxr_foundation.data.readers import jsrt
 from cxr_foundation.data.reading import data_sets, read, recognise
 from cxr_foundation.data.study import Box
-from cxr_foundation.errors import BadIndex, CxrError, NoImages, PatientLeak, UnsupportedPixels
+from cxr_foundation.errors import (
+    BadIndex,
+    CxrError,
+    NoImages,
+    PatientLeak,
+    UnknownName,
+    UnsupportedPixels,
+)
 
 SECOND = {
     "brax", "chexmask", "hub", "image_folder", "jsrt", "kermany", "montgomery", "node21", "openi",
@@ -384,3 +391,14 @@ def test_a_bad_row_of_node21_is_refused_by_its_line(tmp_path, row, reason):
     text(table, table.read_text() + row + "\n")
     with pytest.raises(BadIndex, match=reason):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["NLM Montgomery", "Montgomery", "montgomery"])
+def test_a_data_set_is_read_by_any_of_its_names(tmp_path, name):
+    montgomery(tmp_path)
+    assert read(tmp_path, name) == read(tmp_path)
+
+
+def test_a_name_that_means_a_set_without_a_reader_is_unknown(tmp_path):
+    with pytest.raises(UnknownName):
+        read(tmp_path, "CheXlocalize")

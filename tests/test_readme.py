@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from drawn_first_sets import chexpert, nih
 from hub_server import HubServer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,7 +48,7 @@ def run(code, workplace, environment=None):
 
 
 def test_every_block_is_swept():
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 4
 
 
 @pytest.mark.parametrize("block", BLOCKS[:2], ids=["use it", "what a user types"])
@@ -73,6 +74,23 @@ def test_a_published_folder_loads_through_every_door(workplace):
         result = run("\n".join(lines), workplace, hub.environment(workplace / "home"))
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == "[0.0, 0.0, 0.0, 0.0]"
+
+
+def test_the_example_of_a_published_data_set_runs_on_drawn_ones(tmp_path):
+    chexpert(tmp_path / "CheXpert-v1.0-small")
+    nih(tmp_path / "NIH")
+    uncertain, chexnet = BLOCKS[3].strip().splitlines()[-2:]
+    lines = ["from cxr_foundation import data", uncertain]
+    lines += ["print(len(studies), sum('cardiomegaly' in s.labels for s in studies))"]
+    lines += [chexnet, "print(sorted({s.split for s in studies}))"]
+    said = "# Each with labels, absent, view, split, boxes, masks."
+    assert "\n".join([lines[0], "", said, uncertain, chexnet]) == BLOCKS[3].strip()
+    result = run("\n".join(lines), tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == [
+        "4 3",
+        "['chexnet_test', 'chexnet_train', 'chexnet_val']",
+    ]
 
 
 def test_the_two_commands_are_printed_where_ci_looks_for_them():

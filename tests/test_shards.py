@@ -202,9 +202,9 @@ from cxr_foundation import data
 from cxr_foundation.data import sharding
 from cxr_foundation.data.sample import Settings
 slow = sharding._picture
-def picture(study, settings):
+def picture(study, settings, **options):
     time.sleep(0.05)
-    return slow(study, settings)
+    return slow(study, settings, **options)
 sharding._picture = picture
 sharding.shard(data.read_index(sys.argv[1]), sys.argv[2], settings=Settings(size=32), per_shard=3)
 """

@@ -19,7 +19,7 @@ from cxr_foundation import data
 from cxr_foundation.data.sample import Settings
 from cxr_foundation.data.sharding import shard
 from cxr_foundation.errors import ContractError, NoImages, OutputExists, OutputFailed, UnknownName
-from cxr_foundation.models import loading, table
+from cxr_foundation.models import loading, parts, table
 from cxr_foundation.models.embed import embed
 from cxr_foundation.models.table import embed_table
 
@@ -97,6 +97,7 @@ def test_the_file_says_what_its_features_depend_on(whole):
         "rows_per_part",
         "timm",
         "torch",
+        "trust",
         "weights_sha256",
     ]
     assert parquet.read_schema(whole).field("embedding").type.list_size > 0
@@ -114,6 +115,8 @@ def test_bad_files_are_listed_beside_the_table_and_none_else(whole):
     ]
     assert sorted(p.name for p in whole.parent.iterdir()) == [
         "out.parquet",
+        # Noise is no radiograph.
+        "out.parquet.flagged.jsonl",
         "out.parquet.refused.jsonl",
     ]
 
@@ -133,6 +136,21 @@ def test_nothing_of_a_header_is_in_the_table(model, tmp_path):
 def test_workers_give_the_same_file(drawn, model, whole, tmp_path):
     run(drawn, model, tmp_path / "out.parquet", workers=2)
     assert (tmp_path / "out.parquet").read_bytes() == whole.read_bytes()
+
+
+def test_a_refused_file_changes_no_batchs_size(drawn, model, tmp_path, monkeypatch):
+    # Of eleven files two are bad, in the second and the fourth batch.
+    sizes = []
+    call = parts.Encoding.__call__
+
+    def recorded(self, pixels):
+        sizes.append(len(pixels))
+        return call(self, pixels)
+
+    monkeypatch.setattr(parts.Encoding, "__call__", recorded)
+    run(drawn, model, tmp_path / "out.parquet")
+    # One look at an example comes first.
+    assert sizes[1:] == [2, 2, 2, 2, 2, 1]
 
 
 CUT = """
@@ -244,7 +262,7 @@ def test_a_worker_that_dies_is_a_clear_error(drawn, model, tmp_path, monkeypatch
     def die(self, numbers):
         os._exit(1)
 
-    monkeypatch.setattr(table._Prepared, "__getitem__", die)
+    monkeypatch.setattr(parts._Prepared, "__getitem__", die)
     with pytest.raises(OutputFailed, match="a process that reads files died"):
         run(drawn, model, tmp_path / "out.parquet", workers=1)
 

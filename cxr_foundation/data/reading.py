@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cxr_foundation.data.overlaps import identify
 from cxr_foundation.data.study import Study
 from cxr_foundation.errors import BadIndex, NoImages
 from cxr_foundation.registry import Registry, discover
@@ -89,10 +90,13 @@ def read(folder: str | os.PathLike[str], name: str | None = None, **options: Any
 
     Args:
         folder: Where its tables lie.
-        name: Its short name, one of `data_sets()`; None to recognise it by its files.
-        options: What its reader takes: a split, a policy for uncertain labels, and for all
-            `missing`: "refuse" (default) or "skip" pictures that a table names and that are not
-            in the folder.
+        name: Its short name, one of `data_sets()`, or another name of it that `data.overlaps`
+            knows ("BIMCV", "ChestX-ray14"); None to recognise it by its files.
+        options: What its reader takes, as `data_sets()[name].options` lists it: a split, a policy
+            for uncertain labels. Readers that go by a table take `missing`: "refuse" (default) or
+            "skip" pictures that the table names and that are not in the folder. Those that go
+            by the folder alone (Montgomery, Shenzhen, Kermany, …) can miss none and have no
+            such option.
 
     Returns:
         One study per picture, in the table's order. Pictures are not opened. Whether patients are
@@ -107,7 +111,7 @@ def read(folder: str | os.PathLike[str], name: str | None = None, **options: Any
     folder = Path(folder)
     if not folder.is_dir():
         raise NoImages(folder, "does not exist" if not folder.exists() else "is not a folder")
-    chosen = data_sets()[name] if name is not None else data_sets()[_only(folder)]
+    chosen = _called(name) if name is not None else data_sets()[_only(folder)]
     unknown = sorted(set(options) - set(chosen.options))
     if unknown:
         takes = ", ".join(chosen.options) or "none"
@@ -117,6 +121,12 @@ def read(folder: str | os.PathLike[str], name: str | None = None, **options: Any
     if not studies:
         raise NoImages(folder, f"holds no picture of {chosen.title} that its tables name")
     return studies
+
+
+def _called(name: str) -> Reader:
+    """The reader of the data set that a name means."""
+    known, meant = data_sets(), identify(name)
+    return known[meant.name if name not in known and meant and meant.name in known else name]
 
 
 def _only(folder: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import io
 import json
 import math
@@ -13,12 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr_foundation.contract import Aspect, InputContract, Intensity, Interpolation
+from cxr_foundation.data import checked
 from cxr_foundation.data.study import Study
 from cxr_foundation.errors import BadShard, ContractError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from cxr_foundation.images import Trust
 
 __all__ = ["Sample", "Settings", "check_fits", "facts_of", "read_facts", "source_of"]
 
@@ -40,6 +42,8 @@ class Settings:
         intensity: Rule that was applied before that, at the picture's full size.
         percentile: (low, high) for the intensity "percentile".
         interpolation: Kernel of the one antialiased resize.
+        trust: What was believed of DICOM files that contradict themselves about polarity, see
+            `images.read_image`; None refused them.
     """
 
     size: int = 512
@@ -48,15 +52,20 @@ class Settings:
     intensity: Intensity = "voi"
     percentile: tuple[float, float] | None = None
     interpolation: Interpolation = "bilinear"
+    trust: Trust | None = None
 
     def __post_init__(self) -> None:
         if self.bits not in (8, 16):
             raise ContractError("bits", f"{self.bits!r} is neither 8 nor 16")
+        if self.trust not in (None, "photometric", "shape"):
+            raise ContractError("trust", f"{self.trust!r} is neither 'photometric' nor 'shape'")
         if not self.contract.complete:
             raise ContractError("intensity", "'unknown' cannot be applied")
 
     @classmethod
-    def of(cls, contract: InputContract, *, size: int, bits: int) -> Settings:
+    def of(
+        cls, contract: InputContract, *, size: int, bits: int, trust: Trust | None = None
+    ) -> Settings:
         """Settings whose shards serve `contract`."""
         return cls(
             size=size,
@@ -65,6 +74,7 @@ class Settings:
             intensity=contract.intensity,
             percentile=contract.percentile,
             interpolation=contract.interpolation,
+            trust=trust,
         )
 
     @property
@@ -156,16 +166,13 @@ class Sample(Study):
 
     def _bytes(self) -> bytes:
         try:
-            with open(self.shard, "rb", buffering=0) as file:
-                file.seek(self.offset)
-                data = file.read(self.size)
+            return checked.read(self.shard, offset=self.offset, size=self.size, sha256=self.sha256)
+        except checked.OtherBytes:
+            raise BadShard(self.path, "has other bytes than when it was written") from None
+        except EOFError:
+            raise BadShard(self.path, "is cut off") from None
         except OSError as error:
             raise BadShard(self.path, f"cannot be read ({error.strerror})") from None
-        if len(data) != self.size:
-            raise BadShard(self.path, "is cut off")
-        if self.sha256 and hashlib.sha256(data).hexdigest() != self.sha256:
-            raise BadShard(self.path, "has other bytes than when it was written")
-        return data
 
 
 def _decoded(path: Path, data: bytes, settings: Settings) -> NDArray[np.float32]:

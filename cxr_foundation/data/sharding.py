@@ -20,14 +20,14 @@ from tqdm import tqdm
 
 from cxr_foundation._version import __version__
 from cxr_foundation.data import tar
+from cxr_foundation.data.looking import Flagged, Reasons, prepare
 from cxr_foundation.data.opening import fingerprint
-from cxr_foundation.data.sample import Settings, check_fits, facts_of, source_of
+from cxr_foundation.data.sample import Settings, check_fits, facts_of
 from cxr_foundation.data.shards import FORMAT, MANIFEST, PLAN
 from cxr_foundation.data.splits import same_patient
 from cxr_foundation.data.study import Study
 from cxr_foundation.errors import DataError, ImageError, NoImages, OutputExists, OutputFailed
 from cxr_foundation.files import atomic_write, sha256_of
-from cxr_foundation.images.processor import Processor
 
 __all__ = ["Sharded", "shard"]
 
@@ -40,16 +40,22 @@ class Sharded:
         folder: Of the shards.
         samples: Pictures that are in them.
         refused: (path, kind of error, reason) of each picture that could not be used.
+        flagged: Those that are in them and that a guard noticed something about.
     """
 
     folder: Path
     samples: int
     refused: tuple[tuple[str, str, str], ...]
+    flagged: tuple[Flagged, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types."""
-        refused = _as_dicts(self.refused)
-        return {"folder": str(self.folder), "samples": self.samples, "refused": refused}
+        return {
+            "folder": str(self.folder),
+            "samples": self.samples,
+            "refused": _as_dicts(self.refused),
+            "flagged": [f.to_dict() for f in self.flagged],
+        }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +68,7 @@ class _Job:
     studies: tuple[Study, ...]
     hashes: tuple[tuple[str, str, str], ...]
     settings: Settings
+    guarded: bool
 
     @property
     def tar(self) -> Path:
@@ -78,6 +85,7 @@ def shard(
     out: str | os.PathLike[str],
     *,
     settings: Settings | None = None,
+    guarded: bool = True,
     per_shard: int = 1000,
     workers: int = 1,
     progress: bool = False,
@@ -89,12 +97,15 @@ def shard(
     was cut off goes on when it is started again; whole shards are kept.
 
     Of a file only its pixels are written: no header, no metadata of a picture, no file name. Text
-    that is burned into the pixels stays there.
+    that is burned into the pixels stays there: `images.guard` looks for it, and for radiographs
+    that are inverted, turned, cropped or not frontal. It changes no pixel and refuses none; what it
+    noticed is in `Sharded.flagged` and, with file names, in `<out>.flagged.jsonl`.
 
     Args:
         data: The radiographs.
         out: Folder to write. Pictures that cannot be used are listed in `<out>.refused.jsonl`.
         settings: Of the pixels; 512 x 512 pixels of 8 bits if left out.
+        guarded: Whether the guard looks; the shards are the same either way.
         per_shard: Radiographs in a shard.
         workers: Processes; 1 works in this one.
         progress: Show a bar.
@@ -112,7 +123,7 @@ def shard(
     if per_shard < 1 or workers < 1:
         raise ValueError("per_shard and workers are at least 1")
     check_fits(studies, settings.contract)
-    plan = _claim(out, studies, settings, per_shard)
+    plan = _claim(out, studies, settings, per_shard, guarded=guarded)
     hashes = _hashes(studies, bytes.fromhex(plan["key"]))
     jobs = [
         _Job(
@@ -122,6 +133,7 @@ def shard(
             studies=studies[first : first + per_shard],
             hashes=hashes[first : first + per_shard],
             settings=settings,
+            guarded=guarded,
         )
         for number, first in enumerate(range(0, len(studies), per_shard))
     ]
@@ -132,12 +144,13 @@ def shard(
 
 
 def _claim(
-    out: Path, studies: Sequence[Study], settings: Settings, per_shard: int
+    out: Path, studies: Sequence[Study], settings: Settings, per_shard: int, *, guarded: bool = True
 ) -> dict[str, Any]:
     """Take the folder, or take it up again; its plan, which holds the key of the hashes."""
     ours = {
         "format": FORMAT,
         "per_shard": per_shard,
+        "guarded": guarded,
         "data": fingerprint(studies),
         **json.loads(json.dumps(dataclasses.asdict(settings))),
     }
@@ -224,11 +237,12 @@ def _make(job: _Job, tell: Callable[[int], object] = lambda n: None) -> None:
     """Write one shard, its index, and the note that both are complete."""
     lines: list[str] = []
     refused: list[tuple[int, str, str]] = []
+    flagged: list[tuple[int, Reasons]] = []
     with atomic_write(job.tar) as temporary, open(temporary, "wb") as file:
         for place, study in enumerate(job.studies):
             key = f"{job.first + place:09d}"
             try:
-                picture = _picture(study, job.settings)
+                picture, reasons = _picture(study, job.settings, guarded=job.guarded)
             except (DataError, ImageError) as error:
                 refused.append((job.first + place, type(error).__name__, error.reason))
             else:
@@ -239,6 +253,8 @@ def _make(job: _Job, tell: Callable[[int], object] = lambda n: None) -> None:
                 row = {"key": key, "offset": offset, "bytes": len(picture)}
                 row["sha256"] = hashlib.sha256(picture).hexdigest()
                 lines.append(json.dumps({**row, "facts": facts}))
+                if reasons:
+                    flagged.append((job.first + place, reasons))
             tell(1)
         file.write(tar.END)
     index = job.tar.with_suffix(".jsonl")
@@ -252,21 +268,21 @@ def _make(job: _Job, tell: Callable[[int], object] = lambda n: None) -> None:
         "index_sha256": sha256_of(index),
     }
     with atomic_write(job.note) as temporary:
-        temporary.write_text(json.dumps({"entry": entry, "refused": refused}))
+        said = {"entry": entry, "refused": refused, "flagged": flagged}
+        temporary.write_text(json.dumps(said))
 
 
-def _picture(study: Study, settings: Settings) -> bytes:
-    """A study as a grey PNG of the settings' size and bits."""
+def _picture(study: Study, settings: Settings, *, guarded: bool) -> tuple[bytes, Reasons]:
+    """A study as a grey PNG of the settings' size and bits, and what was noticed about it."""
     import numpy as np
     from PIL import Image
 
-    source, contract = source_of(study, settings.contract)
-    pixels = Processor(contract).prepare(source)
+    pixels, reasons = prepare(study, settings.contract, trust=settings.trust, guarded=guarded)
     top = 2**settings.bits - 1
     values = np.rint(pixels[0].numpy() * np.float32(top))
     stored = io.BytesIO()
     Image.fromarray(values.astype({8: np.uint8, 16: np.uint16}[settings.bits])).save(stored, "PNG")
-    return stored.getvalue()
+    return stored.getvalue(), reasons
 
 
 def _append(file: io.BufferedWriter, name: str, content: bytes) -> int:
@@ -299,7 +315,8 @@ def _finish(out: Path, jobs: Sequence[_Job], settings: Settings) -> None:
         "cxr_foundation": __version__,
         "shards": entries,
     }
-    _list_refused(out, _refused(jobs))
+    _list(_beside(out, "refused"), _as_dicts(_refused(jobs)))
+    _list(_beside(out, "flagged"), [f.to_dict() for f in _flagged(jobs)])
     with atomic_write(out / MANIFEST) as temporary:
         temporary.write_text(json.dumps(manifest, indent=1))
 
@@ -317,15 +334,29 @@ def _refused(jobs: Sequence[_Job]) -> tuple[tuple[str, str, str], ...]:
     )
 
 
-def _list_refused(out: Path, refused: Sequence[tuple[str, str, str]]) -> None:
-    if refused:
-        with atomic_write(_refused_file(out)) as temporary:
-            temporary.write_text("".join(f"{json.dumps(r)}\n" for r in _as_dicts(refused)))
+def _flagged(jobs: Sequence[_Job]) -> Iterator[Flagged]:
+    for job, note in zip(jobs, _notes(jobs), strict=True):
+        for number, reasons in note["flagged"]:
+            path = str(job.studies[number - job.first].path)
+            yield Flagged(path, tuple((kind, text) for kind, text in reasons))
 
 
-def _refused_file(out: Path) -> Path:
+def _list(file: Path, rows: Sequence[dict[str, Any]]) -> None:
+    if rows:
+        with atomic_write(file) as temporary:
+            temporary.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    else:
+        # Of an earlier folder under this name.
+        file.unlink(missing_ok=True)
+
+
+def _beside(out: Path, what: str) -> Path:
     # Beside the folder, not in it: file names may identify, and the folder may be handed on.
-    return out.with_name(f"{out.name}.refused.jsonl")
+    return out.with_name(f"{out.name}.{what}.jsonl")
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
 def _as_dicts(refused: Iterable[tuple[str, str, str]]) -> list[dict[str, str]]:
@@ -335,14 +366,14 @@ def _as_dicts(refused: Iterable[tuple[str, str, str]]) -> list[dict[str, str]]:
 def _tidy(out: Path, jobs: Sequence[_Job]) -> Sharded:
     """Forget the key and the notes; what they said is in the manifest and in the list beside it."""
     manifest = json.loads((out / MANIFEST).read_bytes())
-    refused: list[tuple[str, str, str]] = []
-    if manifest["refused"]:
-        rows = (json.loads(line) for line in _refused_file(out).read_text().splitlines())
-        refused = [(row["path"], row["kind"], row["reason"]) for row in rows]
+    refused = [(row["path"], row["kind"], row["reason"]) for row in _rows(_beside(out, "refused"))]
+    flagged = [Flagged.of(row) for row in _rows(_beside(out, "flagged"))]
     for job in jobs:
         job.note.unlink(missing_ok=True)
     for cut in (*out.glob(".shard-*"), *out.glob(f".{PLAN}.*"), *out.glob(f".{MANIFEST}.*")):
         cut.unlink(missing_ok=True)
     # Last: as long as it is there, a run that was cut off in here goes on.
     (out / PLAN).unlink(missing_ok=True)
-    return Sharded(folder=out, samples=manifest["samples"], refused=tuple(refused))
+    return Sharded(
+        folder=out, samples=manifest["samples"], refused=tuple(refused), flagged=tuple(flagged)
+    )

@@ -122,7 +122,9 @@ class Shards(Sequence[Sample]):
     """A finished folder of shards as a sequence of samples, in the order of the data set.
 
     Opening reads the manifest and compares sizes; an index is read when a sample of its shard is
-    first asked for, a picture when its `pixels` are. Each picture is held to its digest.
+    first asked for, a picture when its `pixels` are. A picture is held to its digest the first time
+    that a process reads it, and again once its file has changed: `cxr_foundation.data.checked` says
+    what that detects and what it does not.
 
     Args:
         folder: What `shard` wrote.
@@ -139,7 +141,9 @@ class Shards(Sequence[Sample]):
         try:
             percentile = raw["percentile"] and tuple(raw["percentile"])
             keys = ("size", "bits", "aspect", "intensity", "interpolation")
-            self.settings = Settings(**{k: raw[k] for k in keys}, percentile=percentile)
+            self.settings = Settings(
+                **{k: raw[k] for k in keys}, percentile=percentile, trust=raw.get("trust")
+            )
             self.sha256 = str(raw["sha256"])
             self._files = [(f["file"], f["samples"], f["bytes"]) for f in raw["shards"]]
             digests = [(f["sha256"], f["index_sha256"]) for f in raw["shards"]]
@@ -235,9 +239,11 @@ class Shards(Sequence[Sample]):
         lines = file.read_bytes().splitlines()
         if len(lines) != count:
             raise BadShard(file, f"has {len(lines)} lines, its manifest says {count}")
-        return [self._sample(file, name, total, line) for line in lines]
+        # One path for all: each keeps its text, which is asked for at every reading.
+        tar_file = self.folder / name
+        return [self._sample(file, tar_file, total, line) for line in lines]
 
-    def _sample(self, file: Path, name: str, total: int, line: bytes) -> Sample:
+    def _sample(self, file: Path, tar_file: Path, total: int, line: bytes) -> Sample:
         try:
             row = json.loads(line)
             key, offset, size, sha256 = (row[k] for k in ("key", "offset", "bytes", "sha256"))
@@ -251,9 +257,9 @@ class Shards(Sequence[Sample]):
             raise BadShard(file, "has a line without a digest")
         return Sample(
             **_of_its_own(key, read_facts(file, facts)),
-            path=self.folder / name / f"{key}.png",
+            path=tar_file / f"{key}.png",
             key=key,
-            shard=self.folder / name,
+            shard=tar_file,
             offset=offset,
             size=size,
             sha256=sha256,

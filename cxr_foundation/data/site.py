@@ -261,7 +261,7 @@ def _check(folder: Path, name: str, trust: Trust | None) -> Checked:
 def _fix(report: Path, number: int, checked: Checked) -> str | None:
     """Write the corrected copy: its name, or None if nothing is to be corrected or shown."""
     assert checked.values is not None
-    if any(n.kind == "burned_in" for n in checked.notices):
+    if not guard.may_be_shown(checked.notices):
         return None
     upright = guard.corrected(checked.values, checked.notices)
     if upright is checked.values:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-__all__ = ["class_activation", "neighbours_figure", "saliency_figure"]
+from cxr_foundation.errors import NoImages
+from cxr_foundation.images.guard import examine, may_be_shown
+
+__all__ = ["class_activation", "neighbours_figure", "saliency_figure", "showable"]
+
+
+def showable(pictures: Sequence[NDArray[np.float32]]) -> list[int]:
+    """Places of the pictures (H, W) in [0, 1] that may be in a figure: those without letters."""
+    return [i for i, picture in enumerate(pictures) if may_be_shown(examine(picture))]
 
 
 def class_activation(
@@ -41,9 +50,18 @@ def saliency_figure(
     titles: list[str],
     path: Path,
 ) -> None:
-    """Draw radiographs (H, W) above the same ones with their activation maps (h, w) laid over."""
+    """Draw radiographs (H, W) above the same ones with their activation maps (h, w) laid over.
+
+    One with letters in its pixels is left out.
+
+    Raises:
+        NoImages: None is left.
+    """
     from matplotlib.figure import Figure
 
+    places = _some(showable(pictures))
+    pictures, titles = [pictures[i] for i in places], [titles[i] for i in places]
+    activations = activations[places]
     figure = Figure(figsize=(1.9 * len(pictures), 4.4), layout="constrained")
     axes = figure.subplots(2, len(pictures), squeeze=False)
     # One scale for all, centred on zero: colours can be compared between pictures.
@@ -76,6 +94,8 @@ def neighbours_figure(
 ) -> None:
     """Draw query radiographs and, beside each, its nearest ones by cosine similarity.
 
+    One with letters in its pixels is neither a query nor a neighbour.
+
     Args:
         pictures: N radiographs (H, W) in [0, 1].
         embeddings: (N, D).
@@ -83,20 +103,33 @@ def neighbours_figure(
         queries: Rows of the figure.
         path: PNG to write.
         neighbours: Pictures beside each query.
+
+    Raises:
+        NoImages: No query is left.
     """
     from matplotlib.figure import Figure
 
+    may = set(showable(pictures))
+    queries = _some([query for query in queries if query in may])
     centred = embeddings - embeddings.mean(axis=0)
     unit = centred / np.linalg.norm(centred, axis=1, keepdims=True)
     figure = Figure(figsize=(1.6 * (neighbours + 1), 1.9 * len(queries)), layout="constrained")
     axes = figure.subplots(len(queries), neighbours + 1, squeeze=False)
     for row, query in enumerate(queries):
         similarity = unit @ unit[query]
-        order = [i for i in np.argsort(-similarity) if i != query][:neighbours]
+        order = [i for i in np.argsort(-similarity) if i != query and i in may][:neighbours]
+        for axis in axes[row]:
+            axis.set_axis_off()
         for column, index in enumerate([query, *order]):
             axis = axes[row, column]
             axis.imshow(pictures[index], cmap="gray", vmin=0, vmax=1)
-            axis.set_axis_off()
             text = "query: " if column == 0 else f"{similarity[index]:.2f} "
             axis.set_title(text + labels[index], fontsize=8)
     figure.savefig(path, dpi=110)
+
+
+def _some(places: list[int]) -> list[int]:
+    if not places:
+        reason = "every radiograph for it has letters in its pixels, which may name a patient"
+        raise NoImages("figure", reason, "Choose other radiographs; `cxr check` tells which.")
+    return places

@@ -40,7 +40,6 @@ __all__ = [
 ]
 
 _SECONDS = 3.0
-_HOPS = 10
 _HEAD_REFUSED = {403, 405, 501}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -175,24 +174,11 @@ def _ask_server(url: str, name: str) -> Answer:
 
 
 def _head(url: str, name: str) -> Any:
-    """The first answer that is no redirect; redirects are followed where a download would."""
-    local = web.is_loopback(url)
-    for _ in range(_HOPS):
-        if not (url.startswith("https://") or (local and web.is_loopback(url))):
-            reason = f"{urllib.parse.urlsplit(url).scheme or 'a path'} is not https"
-            raise SourceUnavailable(name, reason, "Only https addresses are fetched.")
-        response = huggingface_hub.get_session().request(
-            "HEAD",
-            url,
-            headers={"Accept-Encoding": "identity"},
-            follow_redirects=False,
-            timeout=_SECONDS,
-        )
-        if not response.is_redirect:
-            return response
-        url = urllib.parse.urljoin(url, response.headers["Location"])
-    host = urllib.parse.urlsplit(url).hostname
-    raise SourceUnavailable(name, f"{host} redirects in a circle", "Tell the file's owner.")
+    """The first answer to HEAD that is no redirect; they are followed where a download would."""
+    session = huggingface_hub.get_session()
+    options: dict[str, Any] = {"follow_redirects": False, "timeout": _SECONDS}
+    options["headers"] = {"Accept-Encoding": "identity"}
+    return web.followed(url, name, lambda at: session.request("HEAD", at, **options))
 
 
 def ask_hub(token: str | None = None) -> int:

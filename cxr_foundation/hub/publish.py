@@ -11,6 +11,7 @@ import huggingface_hub
 from safetensors import SafetensorError, safe_open
 
 from cxr_foundation.catalog import Checkpoint, hub_keys_of, read_record
+from cxr_foundation.data.walking import PICTURES
 from cxr_foundation.errors import CardError, PushRefused
 from cxr_foundation.files import sha256_of
 from cxr_foundation.hub.repository import OPTIONAL, REQUIRED, check_token, translated
@@ -21,6 +22,8 @@ CARD = "README.md"
 NEEDED = (*REQUIRED, CARD)
 # An allow-list: radiographs, pickles, code and whatever else lies about are never published.
 ALLOWED = {*REQUIRED, *OPTIONAL, "LICENSE", "NOTICE", "recipe.yaml", "results.json"}
+# How PNG, JPEG and both byte orders of TIFF begin.
+_PICTURE_HEADS = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,8 +63,9 @@ def push(
         message: Of the commit.
 
     Raises:
-        PushRefused: A file is missing or must not be published; the card is invalid or names no
-            licence. Nothing was sent, or only the card to the Hub's own validation.
+        PushRefused: A file is missing or must not be published, as no picture may; the card is
+            invalid or names no licence. Nothing was sent, or only the card to the Hub's own
+            validation.
         SourceUnavailable: The Hub is not reached or refuses. The repository holds the old commit.
     """
     root = Path(folder)
@@ -99,12 +103,44 @@ def _check_names(root: Path) -> None:
     for path in sorted(root.iterdir()):
         if path.is_symlink():
             raise PushRefused(path, "is a symbolic link", "Put the file itself there.")
+        _check_picture(path)
         if path.name not in ALLOWED or not path.is_file():
             remedy = f"Take it out of the folder; published are {', '.join(sorted(ALLOWED))}."
             raise PushRefused(path, "is not a file of a published folder", remedy)
     for name in NEEDED:
         if not (root / name).is_file():
             raise PushRefused(root, f"has no {name}", "`cxr convert` writes complete folders.")
+
+
+def _check_picture(path: Path) -> None:
+    """Refuse a picture, whatever it is called; it may show a patient's name.
+
+    Raises:
+        PushRefused: It is one, and the reason says whether letters are in it or it is damaged.
+    """
+    if not path.is_file() or path.suffix == ".safetensors":
+        return
+    if path.suffix.lower() not in PICTURES and not _begins_like_one(path):
+        return
+    from cxr_foundation.data.site import check_file
+    from cxr_foundation.images.guard import may_be_shown
+
+    checked = check_file(path)
+    reason = "is a picture, which no published folder holds"
+    if checked.refused:
+        reason = f"is a picture that cannot be read ({checked.refused}): nobody knows what it shows"
+    elif not may_be_shown(checked.notices):
+        reason = "is a picture with letters in its pixels, which may name a patient"
+    raise PushRefused(path, reason, "Take it out of the folder.")
+
+
+def _begins_like_one(path: Path) -> bool:
+    from cxr_foundation.images.header import is_dicom
+
+    # A LICENSE that is a radiograph is a radiograph.
+    with open(path, "rb") as file:
+        head = file.read(1024)
+    return head.startswith(_PICTURE_HEADS) or is_dicom(head)
 
 
 def _check_card(path: Path) -> Checkpoint:

@@ -7,6 +7,7 @@ import datetime
 import email.utils
 import time
 import urllib.parse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, Never
 
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from cxr_foundation.errors import SourceUnavailable
 
-__all__ = ["is_loopback", "opened", "save"]
+__all__ = ["followed", "opened", "save"]
 
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 _HOPS = 10
@@ -114,16 +115,27 @@ def _copy(response: Any, file: BinaryIO, bar: Any) -> None:
 
 
 def opened(stack: contextlib.ExitStack, url: str, headers: dict[str, str], subject: str) -> Any:
-    """The first answer that is no redirect."""
+    """The first answer to GET that is no redirect; its body is read by the caller."""
+    session = huggingface_hub.get_session()
+    options: dict[str, Any] = {"headers": headers, "follow_redirects": False, "timeout": _SILENCE_S}
+    return followed(
+        url, subject, lambda at: stack.enter_context(session.stream("GET", at, **options))
+    )
+
+
+def followed(url: str, subject: str, ask: Callable[[str], Any]) -> Any:
+    """The first answer that is no redirect, asked for at one address after the other.
+
+    Raises:
+        SourceUnavailable: One of them is neither https nor, from there on, this machine; or there
+            is no end of them.
+    """
     local = is_loopback(url)
     for _ in range(_HOPS):
         if not (url.startswith("https://") or (local and is_loopback(url))):
             reason = f"{urllib.parse.urlsplit(url).scheme or 'a path'} is not https"
             raise SourceUnavailable(subject, reason, "Only https addresses are fetched.")
-        stream = huggingface_hub.get_session().stream(
-            "GET", url, headers=headers, follow_redirects=False, timeout=_SILENCE_S
-        )
-        response = stack.enter_context(stream)
+        response = ask(url)
         if not response.is_redirect:
             return response
         url = urllib.parse.urljoin(url, response.headers["Location"])

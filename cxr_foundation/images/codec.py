@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import multiprocessing
+import os
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ from cxr_foundation.images.frame import (
     rle_is_sound,
     rle_segments,
     unboxed,
+    unpacked,
 )
 from cxr_foundation.images.header import Header, label
 from cxr_foundation.images.source import LIBRARY_ERRORS, check_size, quiet
@@ -42,15 +44,18 @@ from cxr_foundation.images.source import LIBRARY_ERRORS, check_size, quiet
 __all__ = ["Layout", "decode", "read_layout"]
 
 # Exact ones first. Left out are gdcm, which ends the whole process on some damaged JPEG frames (an
-# exception that C++ does not catch), and pylibjpeg for RLE, which panics on a damaged run.
+# exception that C++ does not catch), and pylibjpeg for RLE, which panics on a damaged run. RLE is
+# unpacked here; pydicom is left with its colours.
 _PLUGINS = ("pyjpegls", "pylibjpeg", "pillow", "pydicom")
 _RLE_PLUGINS = ("pydicom",)
 
 # Of imagecodecs, for one sample a pixel: libjpeg-turbo 3 and CharLS are exact, and several times as
-# quick as what pydicom finds (benchmarks/decode.py). Colour stays with pydicom, which knows who
-# turns YBR into RGB; nobody has to in these two. JPEG 2000 is no quicker here, and the HTJ2K
-# decoder, which is, gives a picture of what happened to be in memory where a frame is damaged.
+# quick as what pydicom finds (benchmarks/decode.py). Its OpenJPEG takes less time on a core than
+# any other binding, and several cores. Colour stays with pydicom, which knows who turns YBR into
+# RGB; nobody has to in these two. Its quicker HTJ2K decoder, OpenJPH, is left out: where a frame is
+# damaged, it gives a picture of what happened to be in memory.
 _PLAIN_RGB = {JPEGLossless, JPEGLosslessSV1}
+_JPEG_2000 = (*JPEG2000TransferSyntaxes, HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL)
 _FAST = {
     JPEGBaseline8Bit: "jpeg8_decode",
     JPEGExtended12Bit: "jpeg8_decode",
@@ -58,8 +63,10 @@ _FAST = {
     JPEGLosslessSV1: "jpeg8_decode",
     JPEGLSLossless: "jpegls_decode",
     JPEGLSNearLossless: "jpegls_decode",
+    **dict.fromkeys(_JPEG_2000, "jpeg2k_decode"),
 }
 
+_RLE_DAMAGED = "the RLE pixel data is damaged"
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
@@ -154,6 +161,11 @@ def read_layout(header: Header) -> Layout:
 def decode(header: Header, layout: Layout) -> npt.NDArray[Any]:
     """The pixel data as it is stored.
 
+    No compressed syntax has a checksum. A frame that is cut off or contradicts its header is
+    refused, and so is RLE that does not give exactly the picture. Changed bytes within a JPEG,
+    JPEG-LS or JPEG 2000 codestream are refused only where the decoder loses its way; else some of
+    the pixels are wrong, and nothing says so.
+
     Returns:
         uint8 or uint16, (H, W), or (H, W, 3) of red, green and blue. The bits above and below
         the stored ones are as the file has them; only 32-bit words come out without.
@@ -173,8 +185,11 @@ def decode(header: Header, layout: Layout) -> npt.NDArray[Any]:
     else:
         frame = unboxed(b"".join(header.fragments))
         claim = _check_frame(header, layout, decoder.UID, frame)
-        pixels = _try_fast(layout, decoder.UID, frame)
-        for plugin in _RLE_PLUGINS if decoder.UID == RLELossless else _PLUGINS:
+        is_rle = decoder.UID == RLELossless
+        pixels = (
+            _unpacked(header, layout, frame) if is_rle else _try_fast(layout, decoder.UID, frame)
+        )
+        for plugin in _RLE_PLUGINS if is_rle else _PLUGINS:
             if pixels is None and plugin in decoder.available_plugins:
                 pixels = _try(header, layout, decoder, plugin, encapsulate([frame]))
     if pixels is None:
@@ -220,35 +235,46 @@ def _try_fast(layout: Layout, syntax: UID, frame: bytes) -> npt.NDArray[Any] | N
     """The quickest exact decoder's grey picture, None if it is not installed or gives up."""
     name = _FAST.get(syntax)
     colour = layout.samples == 3
-    if colour and not (layout.photometric == "RGB" and syntax in _PLAIN_RGB):
+    if name is None or (colour and not (layout.photometric == "RGB" and syntax in _PLAIN_RGB)):
         return None
+    options: dict[str, Any] = {"colorspace": "RGB", "outcolorspace": "RGB"} if colour else {}
+    if syntax in _JPEG_2000:
+        options["numthreads"] = _threads()
     try:
         import imagecodecs
 
-        if syntax == RLELossless:
-            return _unpacked(layout, frame, imagecodecs.packbits_decode)
-        if name is None:
-            return None
-        options = {"colorspace": "RGB", "outcolorspace": "RGB"} if colour else {}
         return np.asarray(getattr(imagecodecs, name)(frame, **options))
     except LIBRARY_ERRORS:
         return None
 
 
-def _unpacked(
-    layout: Layout, frame: bytes, unpack: Callable[..., bytes | bytearray]
-) -> npt.NDArray[Any] | None:
-    """RLE by planes of bytes, the most significant first: PS3.5 G.2. None if one is damaged."""
+def _threads() -> int:
+    """As many as there are cores, or OMP_NUM_THREADS; one in a worker, beside whom others work."""
+    if multiprocessing.parent_process() is not None:
+        return 1
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdecimal() and asked != "0" else os.cpu_count() or 1
+
+
+def _unpacked(header: Header, layout: Layout, frame: bytes) -> npt.NDArray[Any] | None:
+    """Grey RLE by planes of bytes, the most significant first: PS3.5 G.2.
+
+    Returns:
+        None for colour: its planes are only measured, since pydicom knows how to turn it into RGB.
+
+    Raises:
+        UnreadableImage: A plane that ends before the picture does or runs over it. pydicom would
+            cut off the latter.
+    """
+    size, width = layout.rows * layout.columns, layout.allocated // 8
+    words = np.empty((size, layout.samples * width), dtype=np.uint8)
+    for place, segment in enumerate(rle_segments(frame)):
+        plane = unpacked(segment, size)
+        if plane is None:
+            raise UnreadableImage(header.path, _RLE_DAMAGED)
+        words[:, -1 - place] = np.frombuffer(plane, dtype=np.uint8)
     if layout.samples != 1:
         return None
-    size, width = layout.rows * layout.columns, layout.allocated // 8
-    words = np.empty((size, width), dtype=np.uint8)
-    for place, segment in enumerate(rle_segments(frame)):
-        # One byte more is asked for, so that a plane that runs over is seen.
-        plane = unpack(segment, out=size + 1)
-        if len(plane) != size:
-            return None
-        words[:, width - 1 - place] = np.frombuffer(plane, dtype=np.uint8)
     return words.view(f"<u{width}").reshape(layout.rows, layout.columns)
 
 
@@ -320,9 +346,9 @@ def _check_frame(header: Header, layout: Layout, syntax: UID, frame: bytes) -> C
     if syntax == RLELossless:
         segments = layout.samples * layout.allocated // 8
         if not rle_is_sound(frame, segments=segments, rows=layout.rows, columns=layout.columns):
-            raise UnreadableImage(header.path, "the RLE pixel data is damaged")
+            raise UnreadableImage(header.path, _RLE_DAMAGED)
         return None
-    if syntax in (*JPEG2000TransferSyntaxes, HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL):
+    if syntax in _JPEG_2000:
         claim = jpeg2000_claim(frame)
     elif syntax in JPEGTransferSyntaxes or syntax in JPEGLSTransferSyntaxes:
         claim = jpeg_claim(frame)

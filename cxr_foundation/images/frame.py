@@ -10,8 +10,15 @@ import itertools
 import struct
 from typing import NamedTuple
 
-__all__ = ["Claim", "jpeg2000_claim", "jpeg_claim", "rle_is_sound", "rle_segments", "unboxed"]
-
+__all__ = [
+    "Claim",
+    "jpeg2000_claim",
+    "jpeg_claim",
+    "rle_is_sound",
+    "rle_segments",
+    "unboxed",
+    "unpacked",
+]
 
 _SOC_SIZ = b"\xff\x4f\xff\x51"
 
@@ -84,3 +91,46 @@ def rle_segments(frame: bytes) -> list[bytes]:
     count, *offsets = struct.unpack_from("<16I", frame)
     bounds = (*offsets[:count], len(frame))
     return [frame[a:b] for a, b in itertools.pairwise(bounds)]
+
+
+def unpacked(segment: bytes, size: int) -> bytes | bytearray | None:
+    """A segment's bytes, PS3.5 G.3.2; None if they are not `size`, or if a run is cut off.
+
+    A byte of zero behind the last run is padding (G.3.1); so is a second one, which a writer adds
+    that makes the fragment even as well (A.4). Anything else is an overrun.
+    """
+    for _ in range(2):
+        # One byte more is asked for, so that a segment that runs over is seen.
+        found = _packbits(segment, size + 1)
+        if found is not None and len(found) == size:
+            return found
+        if not segment.endswith(b"\0\0"):
+            break
+        segment = segment[:-1]
+    return None
+
+
+def _packbits(segment: bytes, most: int) -> bytes | bytearray | None:
+    try:
+        from imagecodecs import packbits_decode
+
+        found: bytes | bytearray = packbits_decode(segment, out=most)
+        return found
+    except ImportError:
+        return _packbits_slowly(segment, most)
+    except (RuntimeError, ValueError):
+        return None
+
+
+def _packbits_slowly(segment: bytes, most: int) -> bytearray | None:
+    found, at = bytearray(), 0
+    while at < len(segment) and len(found) <= most:
+        head = segment[at]
+        # Up to 127: that many and one more as they are. Above 128: one byte, 257 less `head` times.
+        used, times = (head + 1, 1) if head < 128 else (1, 257 - head) if head > 128 else (0, 0)
+        run = segment[at + 1 : at + 1 + used]
+        if len(run) < used and segment[at:] != b"\0":
+            return None
+        found += run * times
+        at += 1 + used
+    return found if len(found) <= most else None

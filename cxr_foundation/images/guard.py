@@ -21,7 +21,7 @@ from cxr_foundation.images.facts import OTHER, Facts
 from cxr_foundation.images.lettering import lettering
 from cxr_foundation.images.thumbnail import thumbnail
 
-__all__ = ["Measures", "Notice", "corrected", "examine", "in_state", "measure"]
+__all__ = ["Measures", "Notice", "corrected", "examine", "in_state", "may_be_shown", "measure"]
 
 # Thresholds: chosen on the dev part of splits.csv by `benchmarks/guards.py score`.
 _STATE = 0.9
@@ -197,6 +197,18 @@ def examine(values: npt.NDArray[np.float32], facts: Facts | None = None) -> tupl
         found.append(Notice(kind="non_frontal", by="pixels", text=text, measure=seen.unlike))
         return (*found, *_cropped(seen))
     return (*found, *_by_pixels(seen, facts))
+
+
+def may_be_shown(notices: Iterable[Notice]) -> bool:
+    """Whether a picture may go where others see it: a gallery, a list of neighbours, a push.
+
+    A radiograph with text in its pixels, by its header or by what they look like, may name the
+    patient and is kept out. Whoever writes radiographs into a report asks this first.
+
+    Args:
+        notices: What `examine` said about it.
+    """
+    return all(n.kind != "burned_in" for n in notices)
 
 
 def _letters(values: npt.NDArray[np.float32], facts: Facts) -> list[Notice]:

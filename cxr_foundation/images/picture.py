@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import simplejpeg
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from cxr_foundation.errors import UnreadableImage, UnsupportedPixels
 from cxr_foundation.images.source import LIBRARY_ERRORS, Pixels, check_size, quiet, to_grey
 
-__all__ = ["grey_pixels", "read_picture"]
+__all__ = ["grey_pixels", "read_colour", "read_picture"]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+# Modes of JPEG files → what simplejpeg calls them; it knows no others.
+_STRICT = {"L": "GRAY", "RGB": "RGB"}
+# Modes of pictures that may have colours.
+_COLOUR = ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _FORMATS = ("PNG", "JPEG", "TIFF")
 _ORIENTATION = 0x0112
 _SAVE_AS_GREY = "Save it as an 8- or 16-bit grey picture."
@@ -39,10 +46,55 @@ def read_picture(path: str | os.PathLike[str], data: bytes) -> Pixels:
     TIFFs have to lie in [0, 1]. Alpha is dropped, EXIF orientation is applied, palettes and
     WhiteIsZero are resolved, grey-valued colour becomes grey.
 
+    What damage is noticed depends on the format. PNG has checksums, which are all compared. JPEG
+    has none: a file that is cut off anywhere is refused, damaged headers and tables too, and
+    whatever libjpeg warns of within the compressed data; but a changed byte there may decode to
+    other pixels without a warning. Compare files with the digests of their publisher where that
+    matters.
+
     Raises:
         UnreadableImage: Not such a file, damaged, cut off, or of a size that no radiograph has.
         UnsupportedPixels: Several pages or frames, colour, or a range that is not known.
     """
+    with _opened(path, data) as picture:
+        if picture.format == "JPEG" and picture.mode in _STRICT:
+            return Pixels(_strict_jpeg(path, data, picture))
+        deep = _deep(path, data, picture)
+        return Pixels(grey_pixels(path, picture) if deep is None else deep)
+
+
+def read_colour(path: str | os.PathLike[str], data: bytes) -> npt.NDArray[np.float32]:
+    """Red, green and blue of an 8-bit PNG, JPEG or TIFF file's bytes, natural pictures' own form.
+
+    Rules and refusals are those of `read_picture`, except that colour is kept; grey pictures are
+    read by it and repeated.
+
+    Returns:
+        float32 (H, W, 3) in [0, 1].
+
+    Raises:
+        UnreadableImage: See `read_picture`.
+        UnsupportedPixels: Likewise, or colour of 16 bits.
+    """
+    with _opened(path, data) as picture:
+        if picture.mode in _COLOUR:
+            _check_samples(path, picture)
+            tiles = getattr(picture, "tile", ())
+            if any(";16" in str(tile[3]) for tile in tiles):
+                raise UnsupportedPixels(path, "has 16-bit colour", "Save it with 8 bits.")
+            if picture.format == "JPEG" and picture.mode == "RGB":
+                colour = simplejpeg.decode_jpeg(data, "RGB", strict=True)
+            else:
+                colour = np.asarray(picture.convert("RGB"))
+            turn = picture.getexif().get(_ORIENTATION, 1)
+            return np.ascontiguousarray(_turned(_over(colour, 255), turn))
+    grey = read_picture(path, data).values
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike[str], data: bytes) -> Iterator[Image.Image]:
+    """A picture of one page; what libraries raise within becomes an error of the package."""
     if data.startswith(_PNG):
         _check_png(path, data)
     try:
@@ -54,8 +106,7 @@ def read_picture(path: str | os.PathLike[str], data: bytes) -> Pixels:
                 raise UnsupportedPixels(
                     path, "has several pages or frames", "Export one page by itself."
                 )
-            deep = _deep(path, data, picture)
-            return Pixels(grey_pixels(path, picture) if deep is None else deep)
+            yield picture
     except UnidentifiedImageError:
         for signature, kind in _SIGNATURES.items():
             if data.startswith(signature):
@@ -69,6 +120,20 @@ def read_picture(path: str | os.PathLike[str], data: bytes) -> Pixels:
     except LIBRARY_ERRORS:
         # The libraries' texts quote metadata; that the file is damaged is all there is to say.
         raise UnreadableImage(path, "the picture is damaged or cut off") from None
+
+
+def _strict_jpeg(
+    path: str | os.PathLike[str], data: bytes, picture: Image.Image
+) -> npt.NDArray[np.float32]:
+    """Pixels of a JPEG by the same library that Pillow uses, whose warnings Pillow keeps back.
+
+    Raises:
+        ValueError: The library warns of the compressed data.
+    """
+    values = simplejpeg.decode_jpeg(data, _STRICT[picture.mode], strict=True)
+    grey = values[..., 0] if picture.mode == "L" else to_grey(path, values, 255)
+    turn = picture.getexif().get(_ORIENTATION, 1)
+    return np.ascontiguousarray(_turned(_over(grey, 255), turn))
 
 
 def grey_pixels(path: str | os.PathLike[str], picture: Image.Image) -> npt.NDArray[np.float32]:
@@ -89,7 +154,7 @@ def _upright_values(path: str | os.PathLike[str], picture: Image.Image) -> npt.N
     if picture.mode in ("1", "L", "LA"):
         grey = picture if picture.mode == "L" else picture.convert("L")
         return _over(np.asarray(grey), 255)
-    if picture.mode in ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"):
+    if picture.mode in _COLOUR:
         colour = np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
         return _over(to_grey(path, colour, 255), 255)
     if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG"):
@@ -132,7 +197,7 @@ def _over(values: npt.NDArray[Any], top: int) -> npt.NDArray[np.float32]:
 def _turned(values: npt.NDArray[np.float32], orientation: int) -> npt.NDArray[np.float32]:
     """EXIF 2.32, 4.6.4 A, tag Orientation: where the stored first row and column belong."""
     if orientation in (5, 6, 7, 8):
-        values = values.T
+        values = values.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
         values = values[::-1]
     if orientation in (2, 3, 6, 7):

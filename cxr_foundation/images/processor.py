@@ -20,7 +20,7 @@ from cxr_foundation.images.source import LIBRARY_ERRORS, Pixels, to_grey
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Processor", "Radiograph"]
+__all__ = ["Processor", "Radiograph", "fitted"]
 
 # The kernel works out its weights in the pixels' own precision: in float32 they are off by up to
 # 3e-5 of the local contrast where the sizes are not in a simple ratio, and a noisy radiograph by
@@ -82,11 +82,11 @@ class Processor:
             raise NoImages("images", "an empty list", "Pass at least one radiograph.")
         return {"pixel_values": torch.stack([self._prepare(*named) for named in several])}
 
-    def prepare(self, image: Radiograph) -> torch.Tensor:
-        """One radiograph as float32 (C, H, W); see `__call__`."""
+    def prepare(self, image: Radiograph | Pixels) -> torch.Tensor:
+        """One radiograph, or pixels that were read before, as float32 (C, H, W); see `__call__`."""
         return self._prepare(_name(image), image)
 
-    def _prepare(self, name: str, image: Radiograph) -> torch.Tensor:
+    def _prepare(self, name: str, image: Radiograph | Pixels) -> torch.Tensor:
         import torch
 
         contract = self.contract
@@ -95,14 +95,12 @@ class Processor:
         mean, std = (torch.tensor(v)[:, None, None] for v in (contract.mean, contract.std))
         if contract.normalise_first:
             # Black beside the picture is black before mean and std, so that padding is the same.
-            return self._fit((pixels - mean) / std, outside=(0.0 - mean) / std)
-        pixels = self._fit(pixels, outside=torch.zeros(1, 1, 1))
-        if contract.interpolation == "bicubic":
-            # A bicubic kernel overshoots at edges; pixels stay pixels.
-            pixels = pixels.clamp(0.0, 1.0)
-        return (pixels - mean) / std
+            return _windowed((pixels - mean) / std, contract, outside=(0.0 - mean) / std)
+        return (fitted(pixels, contract) - mean) / std
 
-    def _read(self, name: str, image: Radiograph) -> Pixels:
+    def _read(self, name: str, image: Radiograph | Pixels) -> Pixels:
+        if isinstance(image, Pixels):
+            return image
         if isinstance(image, str | os.PathLike):
             return read_pixels(image, voi=self.contract.intensity == "voi", trust=self.trust)
         if isinstance(image, Image.Image):
@@ -128,18 +126,29 @@ class Processor:
             values = _equalised(values, padding)
         return values if padding is None else np.where(padding, np.float32(0), values)
 
-    def _fit(self, pixels: torch.Tensor, *, outside: torch.Tensor) -> torch.Tensor:
-        """One antialiased resize of (C, h, w) by the contract's aspect, then its window."""
-        contract = self.contract
-        height, width = pixels.shape[-2:]
-        resized = _resized(pixels, _inner_size(contract, height, width), contract.interpolation)
-        if resized.shape[-2:] == contract.size:
-            return resized
-        canvas = outside.expand(pixels.shape[0], *contract.size).clone()
-        from_rows, to_rows = _centred(resized.shape[-2], contract.size[0])
-        from_columns, to_columns = _centred(resized.shape[-1], contract.size[1])
-        canvas[:, to_rows, to_columns] = resized[:, from_rows, from_columns]
-        return canvas
+
+def fitted(pixels: torch.Tensor, contract: InputContract) -> torch.Tensor:
+    """Pixels float32 (C, h, w) in [0, 1], brought to the contract's size by its aspect."""
+    import torch
+
+    pixels = _windowed(pixels, contract, outside=torch.zeros(1, 1, 1))
+    # A bicubic kernel overshoots at edges; pixels stay pixels.
+    return pixels.clamp(0.0, 1.0) if contract.interpolation == "bicubic" else pixels
+
+
+def _windowed(
+    pixels: torch.Tensor, contract: InputContract, *, outside: torch.Tensor
+) -> torch.Tensor:
+    """One antialiased resize of (C, h, w) by the contract's aspect, then its window."""
+    height, width = pixels.shape[-2:]
+    resized = _resized(pixels, _inner_size(contract, height, width), contract.interpolation)
+    if resized.shape[-2:] == contract.size:
+        return resized
+    canvas = outside.expand(pixels.shape[0], *contract.size).clone()
+    from_rows, to_rows = _centred(resized.shape[-2], contract.size[0])
+    from_columns, to_columns = _centred(resized.shape[-1], contract.size[1])
+    canvas[:, to_rows, to_columns] = resized[:, from_rows, from_columns]
+    return canvas
 
 
 def _several(images: Any) -> Iterator[tuple[str, Radiograph]]:

@@ -12,8 +12,9 @@ import ray
 import ray.data
 import torch
 
+from cxr_foundation.data.looking import Flagged
 from cxr_foundation.data.study import Study
-from cxr_foundation.models.table import Part, PartMaker
+from cxr_foundation.models.parts import Part, PartMaker
 
 __all__ = ["parts_by_ray"]
 
@@ -32,7 +33,7 @@ class _Actor:
         ((_, part),) = self._maker.parts([(number, range(start, stop))])
         return {
             "number": [number],
-            "names": [json.dumps([part.paths, part.refused])],
+            "names": [json.dumps([part.paths, part.refused, part.flagged])],
             "features": [part.features.numpy().tobytes()],
         }
 
@@ -58,7 +59,7 @@ def parts_by_ray(
         num_gpus=1 if torch.cuda.is_available() and maker.arguments["device"] != "cpu" else 0,
     )
     for row in made.iter_rows():
-        paths, refused = json.loads(row["names"])
+        paths, refused, flagged = json.loads(row["names"])
         features = np.frombuffer(row["features"], np.float32).reshape(-1, maker.width)
         yield (
             int(row["number"]),
@@ -66,5 +67,6 @@ def parts_by_ray(
                 paths=tuple(paths),
                 features=torch.from_numpy(features.copy()),
                 refused=tuple((p, k, r) for p, k, r in refused),
+                flagged=tuple(Flagged(p, tuple((k, r) for k, r in said)) for p, said in flagged),
             ),
         )
