@@ -46,7 +46,7 @@ SIDE = {
     "ambiguous_images_left_out": 0,
 }
 RESULTS = {
-    "schema": "cxr_foundation.transfer.classify/1",
+    "schema": "cxr_foundation.transfer.classify/2",
     "created": "2026-01-02T03:04:05+00:00",
     "command": "cxr transfer classify data",
     "versions": {"python": "3.11.0"},
@@ -62,6 +62,7 @@ RESULTS = {
     "seen": [],
     "protocol": {
         "mode": "probe",
+        "features": "pooled",
         "test_was_read": False,
         "statement": ["Nothing is tuned.", "Every patient once."],
     },

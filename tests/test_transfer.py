@@ -26,8 +26,6 @@ from cxr_foundation.errors import (
     RecipeError,
     UnknownName,
 )
-from cxr_foundation.files import sha256_of
-from cxr_foundation.transfer.classify import run, single_task
 from cxr_foundation.evaluate.protocol import (
     Task,
     check_patients,
@@ -35,9 +33,12 @@ from cxr_foundation.evaluate.protocol import (
     parse_counts,
     read_tasks,
     select,
+    single_task,
     standing_tasks,
 )
 from cxr_foundation.evaluate.score import mean_over_tasks, plan_task, score_task
+from cxr_foundation.files import sha256_of
+from cxr_foundation.transfer.classify import run
 
 TASK = Task(name="toy", title="Toy", source=None, positive="blob", negative="normal")
 
@@ -381,6 +382,17 @@ def test_an_encoder_and_its_twins_see_the_same_pixels_in_one_pass(toys, publishe
     assert not np.allclose(features[1], features[0], rtol=0.01)
 
 
+def test_a_map_is_taken_of_the_encoder_and_of_its_twins_alike(toys, published):
+    from cxr_foundation.models.features import FeatureKind
+    from cxr_foundation.transfer.encoders import embed_with_twins
+
+    paths = sorted((toys / "images").iterdir())[:2]
+    kind = FeatureKind.parse("grid:2")
+    pooled = embed_with_twins(published, paths, seeds=(0,), device="cpu")
+    maps = embed_with_twins(published, paths, seeds=(0,), features=kind, device="cpu")
+    assert maps.shape == (2, 2, 4 * pooled.shape[2])
+
+
 def test_making_twins_leaves_the_callers_random_numbers_alone(toys, published):
     import torch
 
@@ -459,7 +471,7 @@ def toys(tmp_path):
 def drawn_encoder(monkeypatch):
     """An encoder that is a block mean, beside twins that are random projections of it."""
 
-    def embed_with_twins(model, paths, *, seeds, batch_size, device, progress):
+    def embed_with_twins(model, paths, *, seeds, features, batch_size, device, progress):
         pixels = np.stack([np.asarray(Image.open(p), dtype=np.float64) for p in paths]) / 255
         blocks = pixels.reshape(-1, 8, 8, 8, 8).mean(axis=(2, 4)).reshape(len(paths), 64)
         twins = [np.tanh(blocks @ np.random.default_rng(s).normal(size=(64, 64))) for s in seeds]
@@ -500,7 +512,7 @@ def test_a_run_leaves_a_report_and_its_numbers(toys, tmp_path, drawn_encoder, mo
     folder = run(toys, output=tmp_path / "out", mode=mode, **SETTINGS)
     assert sorted(p.name for p in folder.iterdir()) == ["report.html", "results.json"]
     results = json.loads((folder / "results.json").read_text())
-    assert results["schema"] == "cxr_foundation.transfer.classify/1"
+    assert results["schema"] == "cxr_foundation.transfer.classify/2"
     assert results["protocol"]["test_was_read"] is False
     assert results["data"]["images"] == 64
     assert results["mean"] is None
@@ -601,11 +613,12 @@ def test_a_patient_on_both_sides_is_allowed_by_the_same_word(toys, tmp_path, dra
 
 
 def test_the_command_can_be_typed_again(toys, tmp_path, drawn_encoder):
-    folder = run(toys, output=tmp_path / "out", **SETTINGS)
+    folder = run(toys, output=tmp_path / "out", features="grid:2", **SETTINGS)
     command = json.loads((folder / "results.json").read_text())["command"]
     assert command == (
-        f"cxr transfer classify {toys} --model cxr_toy.blocks --mode probe --counts 3,all "
-        f"--positive blob --negative normal --split dev --draws 3 --output {tmp_path / 'out'}"
+        f"cxr transfer classify {toys} --model cxr_toy.blocks --mode probe --features grid:2 "
+        "--counts 3,all --positive blob --negative normal --split dev --draws 3 "
+        f"--output {tmp_path / 'out'}"
     )
 
 
@@ -617,6 +630,7 @@ def test_the_command_can_be_typed_again(toys, tmp_path, drawn_encoder):
         ({"counts": ("all", 5)}, RecipeError, "not ascending whole numbers"),
         ({"counts": ()}, RecipeError, "not ascending whole numbers"),
         ({"draws": 0}, RecipeError, "0 is below 1"),
+        ({"features": "map"}, RecipeError, "neither 'pooled' nor"),
         ({"seeds": ()}, RecipeError, "without an untrained twin"),
         ({"tasks": ()}, RecipeError, "no task is named"),
         ({"counts": (17,)}, BadLabels, "17 labelled patients per class are asked for"),

@@ -38,6 +38,7 @@ __all__ = [
     "parse_counts",
     "read_tasks",
     "select",
+    "single_task",
     "standing_tasks",
 ]
 
@@ -167,6 +168,35 @@ def standing_tasks() -> tuple[Task, ...]:
     recipe = importlib.resources.files("cxr_foundation.recipes") / "standing.yaml"
     with importlib.resources.as_file(recipe) as path:
         return read_tasks(path)
+
+
+def single_task(
+    positive: str | None, negative: str | None = None, source: str | None = None
+) -> tuple[Task, ...]:
+    """The one task of a user's own labels, for `run`'s `tasks`.
+
+    Args:
+        positive: Label of the positive class.
+        negative: Label of the negative class; None takes images that state the positive finding as
+            absent (a 0 in its column).
+        source: Only rows of this source; None takes all.
+
+    Raises:
+        RecipeError: No positive label, or both are one.
+    """
+    if positive is None:
+        raise RecipeError("positive", "no label is given", "Name one: --positive LABEL.")
+    against = f"no {positive}" if negative is None else negative
+    place = f"{source}: " if source else ""
+    return (
+        Task(
+            name="-".join(filter(None, (source, positive, negative))),
+            title=f"{place}{positive} or {against}",
+            source=source,
+            positive=positive,
+            negative=negative,
+        ),
+    )
 
 
 def select(task: Task, studies: Sequence[Study], *, split: str) -> Side:

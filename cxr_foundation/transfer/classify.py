@@ -14,7 +14,7 @@ import platform
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -32,9 +32,12 @@ from cxr_foundation.images.likeness import Fingerprint, fingerprint
 from cxr_foundation.transfer import leaks
 from cxr_foundation.transfer.report import Picture, render, require_matplotlib
 
-__all__ = ["SCHEMA", "run", "single_task"]
+if TYPE_CHECKING:
+    from cxr_foundation.models.features import FeatureKind
 
-SCHEMA = "cxr_foundation.transfer.classify/1"
+__all__ = ["SCHEMA", "run"]
+
+SCHEMA = "cxr_foundation.transfer.classify/2"
 
 SEEDS = (0, 1, 2)
 """Of the untrained twins: one network's luck is not its architecture's."""
@@ -46,6 +49,7 @@ def run(
     model: str | Path,
     output: str | Path,
     mode: Mode = "probe",
+    features: str = "pooled",
     tasks: str | Path | Sequence[Task] = "standing",
     counts: Sequence[Count] = protocol.COUNTS,
     draws: int = protocol.DRAWS,
@@ -67,6 +71,8 @@ def run(
         model: Name in the catalogue, or a published folder.
         output: Report folder; it must not exist.
         mode: "probe": logistic regression; "knn": weighted nearest neighbours.
+        features: "pooled", or "grid:G[:LEVEL]", a map of G x G places; of the encoder and of its
+            untrained twins alike.
         tasks: "standing", a YAML file of tasks, or the tasks themselves.
         counts: Labelled patients per class: numbers in ascending order, and "all" as the last.
         draws: Draws of labelled patients per count.
@@ -102,11 +108,23 @@ def run(
     if mode == "probe":
         probe.require_sklearn()
     command = command or _command(
-        data, model, mode, counts, tasks, split_train, split_test, draws, output, allow_leaks
+        data,
+        model,
+        mode,
+        features,
+        counts,
+        tasks,
+        split_train,
+        split_test,
+        draws,
+        output,
+        allow_leaks,
     )
     # Imported here: what is wrong with the settings is said without waiting for torch.
+    from cxr_foundation.models.features import FeatureKind
     from cxr_foundation.transfer import encoders
 
+    kind = FeatureKind.parse(features)
     with atomic_folder(output) as folder:
         studies = in_our_parts(open_data(data, disjoint=not allow_leaks))
         plans = [
@@ -133,13 +151,14 @@ def run(
             model,
             [study.path for study in embedded],
             seeds=seeds,
+            features=kind,
             batch_size=batch_size,
             device=device,
             progress=progress,
         )
-        features = {"model": twins[:1], "untrained": twins[1:], **simple}
+        rows = {"model": twins[:1], "untrained": twins[1:], **simple}
         scored = [
-            score_task(plan, features, place, mode=mode, resamples=resamples)
+            score_task(plan, rows, place, mode=mode, resamples=resamples)
             for plan in tqdm(plans, desc="tasks", disable=not progress)
         ]
         results = {
@@ -157,6 +176,7 @@ def run(
             "seen": encoders.seen(model, embedded),
             "protocol": {
                 "mode": mode,
+                "features": str(kind),
                 "counts": [str(count) for count in counts],
                 "draws": draws,
                 "split_train": split_train,
@@ -165,7 +185,9 @@ def run(
                 "untrained_seeds": list(seeds),
                 "resamples": resamples,
                 "level": intervals.LEVEL,
-                "statement": list(_statement(mode, draws, split_train, split_test, seeds, found)),
+                "statement": list(
+                    _statement(mode, kind, draws, split_train, split_test, seeds, found)
+                ),
             },
             "tasks": [s.results for s in scored],
             "mean": mean_over_tasks(scored),
@@ -175,35 +197,6 @@ def run(
         (folder / "results.json").write_text(text + "\n", encoding="utf-8")
         (folder / "report.html").write_text(render(results, pictures=pictures), encoding="utf-8")
     return Path(output)
-
-
-def single_task(
-    positive: str | None, negative: str | None = None, source: str | None = None
-) -> tuple[Task, ...]:
-    """The one task of a user's own labels, for `run`'s `tasks`.
-
-    Args:
-        positive: Label of the positive class.
-        negative: Label of the negative class; None takes images that state the positive finding as
-            absent (a 0 in its column).
-        source: Only rows of this source; None takes all.
-
-    Raises:
-        RecipeError: No positive label, or both are one.
-    """
-    if positive is None:
-        raise RecipeError("positive", "no label is given", "Name one: --positive LABEL.")
-    against = f"no {positive}" if negative is None else negative
-    place = f"{source}: " if source else ""
-    return (
-        Task(
-            name="-".join(filter(None, (source, positive, negative))),
-            title=f"{place}{positive} or {against}",
-            source=source,
-            positive=positive,
-            negative=negative,
-        ),
-    )
 
 
 def _tasks(tasks: str | Path | Sequence[Task]) -> Sequence[Task]:
@@ -260,6 +253,7 @@ def _shortcuts(studies: Sequence[Study]) -> tuple[Features, list[Fingerprint]]:
 
 def _statement(
     mode: Mode,
+    kind: FeatureKind,
     draws: int,
     split_train: str,
     split_test: str,
@@ -287,6 +281,12 @@ def _statement(
     )
     if draws < protocol.DRAWS:
         yield f"Fewer than {protocol.DRAWS} draws: means over draws are less stable than usual."
+    if kind.grid is not None:
+        level = "last level" if kind.level == -1 else f"level {kind.level}"
+        yield (
+            f"Features of the encoder and of its untrained twins are maps of its {level}, averaged "
+            f"to {kind.grid} by {kind.grid} places."
+        )
     if mode == "probe":
         yield (
             "Linear probe: features standardised by the training draw, logistic regression with "
@@ -323,6 +323,7 @@ def _command(
     data: str | Path,
     model: str | Path,
     mode: str,
+    features: str,
     counts: Sequence[Count],
     tasks: str | Path | Sequence[Task],
     split_train: str,
@@ -332,6 +333,7 @@ def _command(
     allow_leaks: bool,
 ) -> str:
     words = ["cxr", "transfer", "classify", str(data), "--model", str(model), "--mode", mode]
+    words += ["--features", features] if features != "pooled" else []
     if tuple(counts) != protocol.COUNTS:
         words += ["--counts", ",".join(map(str, counts))]
     if isinstance(tasks, str | Path):

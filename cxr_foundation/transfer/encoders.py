@@ -22,6 +22,7 @@ from cxr_foundation.files import sha256_of
 from cxr_foundation.models import loading
 from cxr_foundation.models.config import read_config, weights_of
 from cxr_foundation.models.embed import embed
+from cxr_foundation.models.features import POOLED, FeatureKind, FeatureReader
 
 __all__ = ["describe", "embed_with_twins", "seen"]
 
@@ -31,11 +32,12 @@ def embed_with_twins(
     paths: Sequence[Path],
     *,
     seeds: Sequence[int],
+    features: FeatureKind = POOLED,
     batch_size: int = 32,
     device: str | None = None,
     progress: bool = False,
 ) -> npt.NDArray[np.float32]:
-    """Pooled features of an encoder and of untrained networks of the same architecture.
+    """Features of an encoder and of untrained networks of the same architecture.
 
     A twin has the initial weights that timm gives the architecture under its seed. It is fed what
     the encoder is fed: each radiograph is read and prepared once, by the encoder's own contract.
@@ -44,6 +46,7 @@ def embed_with_twins(
         model: Name in the catalogue, or a published folder.
         paths: N pictures or DICOM files.
         seeds: One twin for each.
+        features: Which features are taken, of the encoder and of its twins alike.
         batch_size: Radiographs per pass.
         device: Where to compute; None takes a GPU if there is one.
         progress: Show a bar.
@@ -56,11 +59,12 @@ def embed_with_twins(
         CheckpointError: The weights cannot be loaded.
         SourceError: The weights cannot be fetched.
         ImageError: A picture cannot be read.
+        RecipeError: The encoder has no such level.
     """
     encoder, build = _encoder(model)
     networks = [encoder, *(_twin(model, encoder, build, seed) for seed in seeds)]
-    together = _SideBySide(networks).eval()
-    features = embed(
+    together = _SideBySide([FeatureReader(network, features) for network in networks]).eval()
+    taken = embed(
         together,
         loading.processor(model),
         paths,
@@ -68,8 +72,8 @@ def embed_with_twins(
         device=device,
         progress=progress,
     )
-    width = features.shape[1] // len(networks)
-    split = features.reshape(len(paths), len(networks), width).transpose(1, 0, 2)
+    width = taken.shape[1] // len(networks)
+    split = taken.reshape(len(paths), len(networks), width).transpose(1, 0, 2)
     return np.ascontiguousarray(split, dtype=np.float32)
 
 
@@ -122,7 +126,7 @@ def seen(model: str | Path, studies: Sequence[Study]) -> list[dict[str, Any]]:
 
 
 class _SideBySide(nn.Module):
-    """Several networks on one batch; their pooled features one after another."""
+    """Several networks on one batch; their features one after another."""
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         super().__init__()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import html
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cxr_foundation import page
 from cxr_foundation.errors import MissingExtra
 
 __all__ = ["ROW_TITLES", "Picture", "render", "require_matplotlib"]
@@ -30,36 +30,6 @@ _STYLES: dict[str, dict[str, Any]] = {
     "border": {"color": "#CC79A7", "marker": "D", "linewidth": 1.6, "linestyle": "--"},
     "metadata": {"color": "#555555", "marker": "v", "linewidth": 1.6, "linestyle": ":"},
 }
-
-_CSS = """
-:root { color-scheme: light; }
-body { margin: 0 auto; max-width: 980px; padding: 24px 20px 60px; background: #fff; color: #1a1a1a;
-  font: 16px/1.5 system-ui, "Segoe UI", "Helvetica Neue", Arial, "DejaVu Sans", sans-serif; }
-h1 { font-size: 26px; line-height: 1.25; margin: 0 0 4px; }
-h2 { font-size: 20px; margin: 40px 0 6px; padding-top: 14px; border-top: 1px solid #d0d0d0; }
-h3 { font-size: 16px; margin: 22px 0 4px; }
-p { margin: 6px 0 10px; }
-.lead { color: #444; }
-.warning { border: 1px solid #b45309; border-left-width: 6px; background: #fffaf0;
-  padding: 8px 14px; margin: 16px 0; }
-.note { color: #444; font-size: 15px; }
-img { display: block; width: 100%; max-width: 780px; height: auto; margin: 10px 0; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 14.5px; font-variant-numeric: tabular-nums;
-  margin: 8px 0 4px; }
-caption { text-align: left; color: #444; padding: 4px 0; }
-th, td { text-align: right; padding: 5px 8px; border-bottom: 1px solid #e4e4e4;
-  vertical-align: top; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; padding: 5px 20px 5px 0; }
-thead th { border-bottom: 2px solid #888; }
-ul { margin: 4px 0 10px; padding-left: 22px; }
-td small { color: #555; display: block; font-size: 12.5px; }
-td.above { background: #e6f4ea; } td.below { background: #fdecea; }
-code { font: 13.5px/1.4 ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace;
-  overflow-wrap: anywhere; }
-dt { font-weight: 600; margin-top: 8px; } dd { margin: 0 0 0 18px; }
-@media print { body { max-width: none; padding: 0; } h2 { break-after: avoid; } }
-"""
 
 
 def require_matplotlib() -> None:
@@ -115,25 +85,13 @@ def render(results: Mapping[str, Any], *, pictures: Sequence[Picture] = ()) -> s
     for task in results["tasks"]:
         parts.append(_section(task["title"], _task_note(task), task, results))
     parts += [_protocol(results), _provenance(results)]
-    title = _text(f"Few-label classification: {results['model']['name']}")
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{_CSS}</style></head>\n<body>\n"
-        + "\n".join(parts)
-        + "\n</body></html>\n"
-    )
-
-
-def _text(value: object) -> str:
-    return html.escape(str(value), quote=True)
+    return page.document(f"Few-label classification: {results['model']['name']}", parts)
 
 
 def _picture(picture: Picture) -> str:
-    png = base64.b64encode(picture.png).decode("ascii")
     return (
-        f"<h2>{_text(picture.title)}</h2><p>{_text(picture.caption)}</p>"
-        f'<img alt="{_text(picture.title)}" src="data:image/png;base64,{png}">'
+        f"<h2>{page.text(picture.title)}</h2><p>{page.text(picture.caption)}</p>"
+        f"{page.image(picture.png, alt=picture.title)}"
     )
 
 
@@ -148,14 +106,14 @@ def _head(results: Mapping[str, Any]) -> str:
     seen = sorted({s["source"] for s in results["seen"] if s["verdict"] in ("seen", "maybe")})
     apart = (
         '<p class="warning"><strong>Not external data.</strong> By its card the encoder may have '
-        f"been pretrained on radiographs of: {_text(', '.join(seen))}. Rank it apart from encoders "
-        "that have not.</p>"
+        f"been pretrained on radiographs of: {page.text(', '.join(seen))}. Rank it apart from "
+        "encoders that have not.</p>"
         if seen
         else ""
     )
     return (
-        f"<h1>Few-label classification with {_text(results['model']['name'])}</h1>"
-        f'<p class="lead">Frozen features, {mode}. {read} {_text(results["created"][:10])}.</p>'
+        f"<h1>Few-label classification with {page.text(results['model']['name'])}</h1>"
+        f'<p class="lead">Frozen features, {mode}. {read} {page.text(results["created"][:10])}.</p>'
         '<p class="warning"><strong>Illustration, not for clinical use.</strong> These figures '
         "compare features on small research data sets. They say nothing about the accuracy of a "
         "diagnosis, and a gain counts only where it exceeds every shortcut row.</p>" + apart
@@ -180,8 +138,8 @@ def _section(title: str, note: str, scored: Mapping[str, Any], results: Mapping[
     columns = [_column(count, scored) for count in counts]
     figure = _figure(rows, counts, columns)
     return (
-        f'<h2>{_text(title)}</h2><p class="note">{_text(note)}</p>'
-        f'<img alt="AUROC against labelled patients per class, {_text(title)}" '
+        f'<h2>{page.text(title)}</h2><p class="note">{page.text(note)}</p>'
+        f'<img alt="AUROC against labelled patients per class, {page.text(title)}" '
         f'src="data:image/png;base64,{figure}">'
         + _table(
             "AUROC (mean over draws), SD over draws, 95 % interval",
@@ -209,12 +167,12 @@ def _column(count: str, scored: Mapping[str, Any]) -> str:
 
 
 def _table(caption: str, rows: Sequence[tuple[str, Sequence[str]]], columns: Sequence[str]) -> str:
-    head = "".join(f'<th scope="col">{_text(c)}</th>' for c in columns)
+    head = "".join(f'<th scope="col">{page.text(c)}</th>' for c in columns)
     body = "".join(
-        f'<tr><td scope="row">{_text(name)}</td>{"".join(cells)}</tr>' for name, cells in rows
+        f'<tr><td scope="row">{page.text(name)}</td>{"".join(cells)}</tr>' for name, cells in rows
     )
     return (
-        f'<div class="wide"><table><caption>{_text(caption)}</caption><thead><tr>'
+        f'<div class="wide"><table><caption>{page.text(caption)}</caption><thead><tr>'
         f'<th scope="col">labelled patients per class</th>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
@@ -255,7 +213,7 @@ def _verdict(differences: Mapping[str, Any], counts: Sequence[str], columns: Seq
             text = f"gains over {', '.join(gains)}" if gains else "gains over no row"
         if lost:
             text += f"; does not exceed {', '.join(lost)}"
-        sentences.append(f"<li>{_text(f'{column}: {text}.')}</li>")
+        sentences.append(f"<li>{page.text(f'{column}: {text}.')}</li>")
     lead = "A gain is a difference whose interval lies above 0. Per number of labels, this encoder:"
     return f"<p>{lead}</p><ul>{''.join(sentences)}</ul>"
 
@@ -300,7 +258,7 @@ def _figure(rows: Mapping[str, Any], counts: Sequence[str], columns: Sequence[st
 
 
 def _protocol(results: Mapping[str, Any]) -> str:
-    items = "".join(f"<li>{_text(line)}</li>" for line in results["protocol"]["statement"])
+    items = "".join(f"<li>{page.text(line)}</li>" for line in results["protocol"]["statement"])
     return f"<h2>Protocol</h2><ul>{items}</ul>"
 
 
@@ -309,20 +267,20 @@ def _provenance(results: Mapping[str, Any]) -> str:
     model, data = results["model"], results["data"]
     contract = ", ".join(f"{k} {v}" for k, v in model["contract"].items() if v is not None)
     entries = {
-        "Command": f"<code>{_text(results['command'])}</code>",
-        "Encoder": f"{_text(model['name'])}, {_text(model['architecture'])}",
-        "Its input": _text(contract),
-        "Radiographs in its pretraining, by its card": _text(
+        "Command": f"<code>{page.text(results['command'])}</code>",
+        "Encoder": f"{page.text(model['name'])}, {page.text(model['architecture'])}",
+        "Its input": page.text(contract),
+        "Radiographs in its pretraining, by its card": page.text(
             "; ".join(model["may_have_seen"]) if model["may_have_seen"] else "not stated"
         ),
-        "The scored data and its pretraining": _text(
+        "The scored data and its pretraining": page.text(
             "; ".join(f"{s['source'] or 'unknown origin'}: {s['reason']}" for s in results["seen"])
         ),
-        "Its weights, SHA-256": f"<code>{_text(model['sha256'] or 'not recorded')}</code>",
-        "Data": f"{_text(data['name'])}, {data['images']:,} images embedded; digest "
-        f"<code>{_text(data['digest'])}</code>",
-        "Versions": _text(versions),
+        "Its weights, SHA-256": f"<code>{page.text(model['sha256'] or 'not recorded')}</code>",
+        "Data": f"{page.text(data['name'])}, {data['images']:,} images embedded; digest "
+        f"<code>{page.text(data['digest'])}</code>",
+        "Versions": page.text(versions),
         "All numbers": "results.json beside this file: every draw, interval and seed",
     }
-    body = "".join(f"<dt>{_text(name)}</dt><dd>{value}</dd>" for name, value in entries.items())
+    body = "".join(f"<dt>{page.text(name)}</dt><dd>{value}</dd>" for name, value in entries.items())
     return f"<h2>Where it comes from</h2><dl>{body}</dl>"
