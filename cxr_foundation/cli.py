@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from cxr_foundation import cli_data
+from cxr_foundation import cli_data, cli_train
 
 # Not from the package itself: `cxr doctor` has to run where another one has overwritten it.
 from cxr_foundation._version import __version__
-from cxr_foundation.cli_data import AsJson
+from cxr_foundation.cli_data import AsJson, Trust
 from cxr_foundation.cli_data import print_json as _print_json
 from cxr_foundation.errors import CxrError
 
@@ -27,13 +27,6 @@ app = typer.Typer(
 )
 
 
-class Mode(StrEnum):
-    """How frozen features are scored."""
-
-    knn = "knn"
-    probe = "probe"
-
-
 class Precision(StrEnum):
     """Type of a folder's weights; "keep" leaves that of the file."""
 
@@ -41,20 +34,6 @@ class Precision(StrEnum):
     float16 = "float16"
     bfloat16 = "bfloat16"
     keep = "keep"
-
-
-class Trust(StrEnum):
-    """Which of two elements of a DICOM file is believed about polarity."""
-
-    photometric = "photometric"
-    shape = "shape"
-
-
-class Side(StrEnum):
-    """The part of the split that is scored."""
-
-    dev = "dev"
-    test = "test"
 
 
 def _version(asked: bool) -> None:
@@ -292,87 +271,9 @@ def push(
         typer.echo(f"{result.url} at {result.commit}")
 
 
-@app.command()
-def pretrain(
-    recipe: Annotated[str, typer.Argument(help="Recipe that ships, or a YAML file.")],
-    data: Annotated[
-        Path | None, typer.Option(help="Folder of radiographs, or one with index.csv.")
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option(help="Run folder; one that was cut off is resumed.")
-    ] = None,
-    push_to: Annotated[str | None, typer.Option(help="org/name on the Hub.")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a key, e.g. train.epochs=2.")
-    ] = None,
-) -> None:
-    """Pretrain an encoder; ends in a published folder.
-
-    Example: cxr pretrain moco_open_small --data radiographs/ --output runs/moco
-    """
-    from cxr_foundation.pretrain import run
-    from cxr_foundation.pretrain.recipe_file import parse_overrides
-
-    folder = run(
-        recipe, data=data, output=output, push_to=push_to, overrides=parse_overrides(set_ or [])
-    )
-    typer.echo(f"wrote {folder}")
-
-
-transfer = typer.Typer(
-    help="Use an encoder for a downstream task.", no_args_is_help=True, rich_markup_mode=None
-)
-app.add_typer(transfer, name="transfer")
-
-
-@transfer.command()
-def classify(
-    data: Annotated[Path, typer.Argument(help="Folder with index.csv and splits.csv.")],
-    model: Annotated[str, typer.Option(help="Model name or published folder.")],
-    mode: Annotated[Mode, typer.Option(help="How frozen features are scored.")] = Mode.probe,
-    tasks: Annotated[str, typer.Option(help="Task list that ships, or a YAML file.")] = "standing",
-    positive: Annotated[str | None, typer.Option(help="Label of the positive class.")] = None,
-    negative: Annotated[str | None, typer.Option(help="Label of the negative class.")] = None,
-    source: Annotated[str | None, typer.Option(help="Only rows of this source.")] = None,
-    split: Annotated[Side, typer.Option(help="Part that is scored; test is read once.")] = Side.dev,
-    train_split: Annotated[str, typer.Option(help="Part whose labels are drawn.")] = "pretrain",
-    counts: Annotated[
-        str, typer.Option(help="Labelled patients per class, comma-separated; all comes last.")
-    ] = "5,10,20,50,all",
-    draws: Annotated[int, typer.Option(min=1, help="Label draws per count.")] = 20,
-    output: Annotated[Path, typer.Option(help="Report folder; must not exist.")] = Path(
-        "runs/classify"
-    ),
-    allow_leaks: Annotated[
-        bool, typer.Option("--allow-leaks", help="Go on although the split leaks; it is reported.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Score frozen features at several label counts, beside untrained and shortcuts.
-
-    Example: cxr transfer classify data/ --model cxr_resnet18.moco_open --mode probe
-    """
-    from cxr_foundation.evaluate.protocol import parse_counts
-    from cxr_foundation.transfer.classify import run, single_task
-
-    chosen = single_task(positive, negative, source) if positive or negative else tasks
-    report = run(
-        data,
-        model=model,
-        mode=mode.value,
-        tasks=chosen,
-        counts=parse_counts(counts),
-        split_train=train_split,
-        split_test=split.value,
-        draws=draws,
-        output=output,
-        allow_leaks=allow_leaks,
-        progress=True,
-    )
-    if as_json:
-        typer.echo((report / "results.json").read_text())
-    else:
-        typer.echo(f"wrote {report / 'report.html'}")
+app.command()(cli_train.pretrain)
+app.command()(cli_train.experiment)
+app.add_typer(cli_train.transfer, name="transfer")
 
 
 def main() -> None:

@@ -121,9 +121,9 @@ RULES = [
     ),
     (
         "architecture: cxr_resnet18\n",
-        "architecture: resnet18\n",
+        "architecture: ResNet-18\n",
         "cxr_foundation.architecture",
-        "'resnet18' is not an architecture such as cxr_resnet50",
+        "'ResNet-18' is not an architecture such as cxr_resnet50",
     ),
     (
         "default: true",

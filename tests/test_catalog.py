@@ -350,6 +350,14 @@ def test_an_architecture_has_exactly_one_default(name: str, reason: str, shelf: 
     assert error.value.reason == f"exactly one card of {reason}"
 
 
+def test_a_card_of_the_catalogue_is_of_a_network_of_ours(shelf: Path) -> None:
+    text = make_card(name="resnet18.made_up", architecture="resnet18")
+    (shelf / "resnet18.made_up.md").write_text(text)
+    with pytest.raises(CardError) as error:
+        catalog.checkpoints()
+    assert error.value.reason == "'resnet18' is not one of ours, such as cxr_resnet50"
+
+
 def test_the_shipped_catalogue_cannot_be_changed() -> None:
     with pytest.raises(TypeError):
         catalog.checkpoints()["cxr_x.y"] = make_checkpoint()  # type: ignore[index]

@@ -172,7 +172,7 @@ TINY = {
     "data.size": "[40,40]",
     "views.size": "[32,32]",
     "train.epochs": 1,
-    "moco.queue": 64,
+    "method.queue": 64,
 }
 
 

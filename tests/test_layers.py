@@ -13,6 +13,7 @@ LAYERS = {
     "registry": 0,
     "files": 0,
     "contract": 0,
+    "page": 0,
     "catalog": 1,
     "images": 1,
     "convert": 2,
@@ -27,6 +28,8 @@ LAYERS = {
     "demo": 7,
     "cli": 7,
     "cli_data": 7,
+    "cli_train": 7,
+    "experiments": 7,
     "registration": 7,
     "__init__": 7,
 }

@@ -1,13 +1,9 @@
 """A pretraining run from recipe to published folder, and its resumption after every cut."""
 
+import importlib.resources
 import json
-import logging
-import os
 import resource
 import signal
-import subprocess
-import sys
-import time
 
 import drawn_first_sets
 import numpy as np
@@ -16,6 +12,7 @@ import timm
 import torch
 import yaml
 from PIL import Image
+from pretraining import ARCHITECTURES, TINY, draw_pictures, finish, start, wait_for
 from safetensors.torch import load_file
 
 from cxr_foundation import catalog, data, hub, pretrain
@@ -38,36 +35,12 @@ from cxr_foundation.pretrain.engine import learning_rate
 from cxr_foundation.pretrain.pictures import data_digest
 from cxr_foundation.pretrain.recipe_file import parse_overrides, read_recipe, recipes
 
-TINY = {
-    "name": "tiny",
-    "encoder": {"architecture": "cxr_tiny", "in_chans": 1},
-    "data": {"size": [32, 32]},
-    "contract": {"channels": 1, "size": [32, 32], "mean": [0.5], "std": [0.25]},
-    "views": {"crop_area": [0.5, 1.0], "jitter_p": 1.0, "brightness": 0.2, "noise_p": 0.5},
-    "method": {
-        "name": "moco_v2",
-        "queue": 8,
-        "momentum": 0.9,
-        "dim": 8,
-        "split_batch_norm": 2,
-    },
-    "train": {
-        "epochs": 4,
-        "batch": 4,
-        "lr": 0.05,
-        "log_steps": 1,
-        "checkpoint_epochs": 0.5,
-        "seed": 3,
-    },
-    "publish": {"tag": "tiny", "title": "A tiny encoder", "licence": "apache-2.0"},
-}
-
 
 @pytest.fixture(autouse=True, scope="module")
 def tiny_architecture():
     """timm's own tiny network for tests, under a name of ours."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(STOCK, "cxr_tiny", ("test_resnet", {}))
+        patch.setitem(STOCK, "cxr_tiny", ARCHITECTURES["cxr_tiny"])
         yield
 
 
@@ -87,14 +60,6 @@ def recipe(tmp_path):
     return path
 
 
-def draw_pictures(folder, count):
-    folder.mkdir()
-    for i in range(count):
-        noise = np.random.default_rng(i).integers(0, 256, (40, 40), dtype=np.uint8)
-        Image.fromarray(noise).save(folder / f"{i:02}.png")
-    return folder
-
-
 @pytest.fixture
 def pictures(tmp_path):
     """Eighteen 40 x 40 pictures: four steps of four per epoch, two left over."""
@@ -102,39 +67,6 @@ def pictures(tmp_path):
 
 
 CHECKPOINTS = "stages/1-moco_v2/checkpoints"
-
-CHILD = """
-import sys, torch
-torch.set_num_threads(1)
-from cxr_foundation import pretrain
-from cxr_foundation.models.architectures import STOCK
-STOCK["cxr_tiny"] = ("test_resnet", {})
-pretrain.run(sys.argv[1], data=sys.argv[2], output=sys.argv[3])
-"""
-
-
-def start(recipe, pictures, output):
-    with open(output.with_suffix(".log"), "wb") as log:
-        return subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", CHILD, str(recipe), str(pictures), str(output)],
-            stdout=log,
-            stderr=log,
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
-        )
-
-
-def finish(recipe, pictures, output):
-    code = start(recipe, pictures, output).wait(timeout=200)
-    assert code == 0, output.with_suffix(".log").read_text()
-    return output / "encoder" / "model.safetensors"
-
-
-def wait_for(path, child):
-    deadline = time.monotonic() + 100
-    while not path.exists():
-        assert child.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 @pytest.fixture(scope="module")
@@ -313,23 +245,6 @@ def test_a_folder_of_something_else_is_not_taken(recipe, pictures, tmp_path):
         pretrain.run(recipe, data=pictures, output=tmp_path / "taken")
 
 
-def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path, caplog):
-    for step in (2, 4):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        (folder / "model.safetensors").write_bytes(bytes(step))
-        checkpoints.seal(folder)
-    assert checkpoints.newest(tmp_path) == tmp_path / "checkpoint-4"
-    (tmp_path / "checkpoint-4" / "model.safetensors").write_bytes(b"torn")
-    with caplog.at_level(logging.WARNING):
-        assert checkpoints.newest(tmp_path) == tmp_path / "checkpoint-2"
-    assert "checkpoint-4 is passed over: model.safetensors is damaged" in caplog.text
-    (tmp_path / "checkpoint-2" / "complete.json").unlink()
-    with caplog.at_level(logging.WARNING):
-        assert checkpoints.newest(tmp_path) is None
-    assert "training starts again" in caplog.text
-
-
 def test_a_loss_that_is_not_finite_stops_the_run(recipe, pictures, tmp_path):
     with pytest.raises(RecipeError, match=r"train\.lr: the loss is nan at step 2"):
         pretrain.run(recipe, data=pictures, output=tmp_path / "run", overrides={"train.lr": 1e38})
@@ -386,12 +301,6 @@ def test_a_full_disk_is_a_clear_error_and_the_run_goes_on_when_there_is_room(
     assert (pretrain.run(recipe, **arguments) / "README.md").exists()
 
 
-def test_two_processes_are_refused(recipe, pictures, tmp_path, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(RecipeError, match="one process"):
-        pretrain.run(recipe, data=pictures, output=tmp_path / "run")
-
-
 def test_no_data_is_an_error_that_says_what_to_pass(recipe, tmp_path):
     with pytest.raises(NoImages, match="--data FOLDER"):
         pretrain.run(recipe, output=tmp_path / "run")
@@ -401,8 +310,12 @@ def test_no_data_is_an_error_that_says_what_to_pass(recipe, tmp_path):
 
 
 def test_every_shipped_recipe_reads_and_the_sweep_saw_them_all():
-    assert recipes() == ["chess", "moco_open_small"]
-    assert {read_recipe(name).name for name in recipes()} == {"chess", "moco_open_small"}
+    folder = importlib.resources.files("cxr_foundation.recipes")
+    files = {f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")}
+    others = {name for name in files if name == "standing" or name.startswith("experiment_")}
+    assert recipes() == sorted(files - others)
+    assert len(recipes()) >= 25
+    assert [read_recipe(name).name for name in recipes()] == recipes()
 
 
 def test_the_chess_recipe_is_the_published_one():

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from cxr_foundation.pretrain import views as views_module
 from cxr_foundation.pretrain.views import ViewConfig, Views
 
 STRONG = ViewConfig(
@@ -188,6 +189,89 @@ def test_noise_has_the_asked_spread_and_differs_between_views():
     assert np.corrcoef(a.flatten(), b.flatten())[0, 1] == pytest.approx(0, abs=0.02)
 
 
+def test_the_border_is_black_whatever_was_there():
+    white = torch.full((1, 20, 40), 255, dtype=torch.uint8)
+    view = Views(ViewConfig(border=0.1), size=(20, 40), mean=(0.0,), std=(1.0,), seed=0)
+    framed = draw(view, white)[0, 0]
+    assert framed[2:-2, 4:-4].min() == 1
+    assert framed.sum() == 16 * 32
+    assert (white == 255).all()
+
+
+def test_a_straight_crop_starts_and_ends_on_whole_pixels():
+    numbers = (torch.arange(64).float() / 64).expand(50, 64, 64)
+    crop = draw(views(32, crop_area=(0.25, 0.25)), numbers) * 64
+    left = crop[:, 0, 0, 0]
+    # Half of 64 pixels, shown one to one.
+    assert torch.allclose(left, left.round(), atol=1e-4)
+    assert torch.allclose(crop[:, 0, 0] - left[:, None], torch.arange(32.0), atol=1e-4)
+    assert len(left.round().unique()) > 10
+
+
+def test_solarising_inverts_what_is_bright():
+    picture = torch.tensor([0.2, 0.5, 0.9]).repeat(3, 1)[None]
+    view = draw(views(3, solarize_p=1.0), picture)[0, 0, 0]
+    assert torch.allclose(view, torch.tensor([0.2, 0.5, 0.1]))
+
+
+COLOURED = ViewConfig(
+    **{**STRONG.__dict__, "saturation": 0.4, "hue": 0.1, "grayscale_p": 0.3, "solarize_p": 0.2}
+)
+
+
+def coloured(n=12, size=32):
+    source = np.random.default_rng(1)
+    return torch.from_numpy(source.integers(0, 256, (n, 3, size, size), dtype=np.uint8))
+
+
+def three(config, size=24):
+    return Views(config, size=(size, size), mean=(0.0,) * 3, std=(1.0,) * 3, seed=5)
+
+
+def test_a_colour_picture_keeps_its_colours_unless_told_otherwise():
+    picture = coloured(1, 24)
+    assert torch.allclose(draw(three(ViewConfig()), picture), picture.float() / 255, atol=1e-5)
+
+
+def test_a_picture_without_colours_shows_its_luma():
+    picture = coloured(1, 24)
+    luma = (picture.float() / 255 * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1)
+    grey = draw(three(ViewConfig(grayscale_p=1.0)), picture)
+    assert torch.allclose(grey, luma[:, None].expand(-1, 3, -1, -1), atol=1e-3)
+
+
+def test_saturation_and_hue_leave_grey_alone_and_keep_the_luma():
+    grey = noise(4, 24)[:, None].expand(-1, 3, -1, -1)
+    config = ViewConfig(jitter_p=1.0, saturation=0.5, hue=0.2)
+    assert torch.allclose(draw(three(config), grey), grey.float() / 255, atol=2e-4)
+    # Far from the ends of the scale, where nothing is cut off.
+    pale = coloured(4, 24).float() / 255 * 0.1 + 0.45
+    turned = draw(three(config), pale)
+    weights = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
+    assert torch.allclose((turned * weights).sum(1), (pale * weights).sum(1), atol=1e-3)
+    assert (turned - pale).abs().max() > 0.02
+
+
+@pytest.mark.parametrize(("config", "pictures"), [(STRONG, noise(12)), (COLOURED, coloured())])
+def test_a_batch_at_once_as_on_a_gpu_gives_what_picture_by_picture_gives(
+    monkeypatch, config, pictures
+):
+    maker = Views(config, size=(24, 24), mean=(0.5,), std=(0.25,), seed=11)
+    monkeypatch.setattr(views_module, "_CACHED", 1)
+    singly = draw(maker, pictures)
+    monkeypatch.setattr(views_module, "_CACHED", 2**30)
+    assert torch.allclose(draw(maker, pictures), singly, atol=2e-5)
+
+
+def test_new_numbers_come_after_the_old_ones():
+    # Each name's place decides what it is drawn as: these never move.
+    old = (
+        "area ratio left top affine zoom shift_x shift_y rotation distort distortion flip "
+        "jitter brightness contrast gamma_on gamma blur_on blur noise_on noise"
+    ).split()
+    assert views_module._SLOTS[: len(old)] == old
+
+
 def test_pixels_stay_within_the_range_of_a_radiograph():
     view = draw(Views(STRONG, size=(24, 24), mean=(0.0,), std=(1.0,), seed=3), noise(64))
     assert view.min() >= 0 and view.max() <= 1 and torch.isfinite(view).all()
@@ -201,6 +285,8 @@ def test_pixels_stay_within_the_range_of_a_radiograph():
         {"crop_area": (0.8, 0.5)},
         {"gamma": (0.0, 1.0)},
         {"blur_p": 0.7, "sharpen_p": 0.7},
+        {"border": 0.5},
+        {"hue": 0.5},
     ],
 )
 def test_impossible_settings_are_refused(wrong):
@@ -225,5 +311,5 @@ def test_two_views_cost_little_more_than_two_bare_resizes():
         middle = time.perf_counter()
         resize()
         ratios.append((middle - start) / (time.perf_counter() - middle))
-    # On a loaded two-core machine the ratio was 2.4; the bound only catches a change of kind.
-    assert sorted(ratios)[3] < 4
+    # On a loaded two-core machine the ratio was 1.6 to 1.8; `benchmarks/views.py` measures it.
+    assert sorted(ratios)[3] < 2.5

@@ -91,9 +91,14 @@ def read_folder(folder: Path) -> dict[str, Checkpoint]:
     """Read all cards of a folder, by name.
 
     Raises:
-        CardError: A card breaks the schema, or an architecture has no default card or several.
+        CardError: A card breaks the schema or is of a network that is not ours, or an architecture
+            has no default card or several.
     """
     cards = {path.stem: read_record(path) for path in sorted(folder.glob("*.md"))}
+    for name, c in cards.items():
+        if not c.architecture.startswith("cxr_"):
+            reason = f"{c.architecture!r} is not one of ours, such as cxr_resnet50"
+            raise CardError(f"{folder / name}.md: cxr_foundation.architecture", reason)
     defaults: dict[str, list[str]] = {c.architecture: [] for c in cards.values()}
     for c in cards.values():
         if c.default:

@@ -151,7 +151,7 @@ def _text_or_none(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-_architecture = scalars.shape(r"cxr_[a-z0-9]+(_[a-z0-9]+)*", "an architecture such as cxr_resnet50")
+_architecture = scalars.shape(r"[a-z0-9]+(_[a-z0-9]+)*", "an architecture such as cxr_resnet50")
 
 _HUB: dict[str, scalars.Check] = {
     "license": scalars.maybe(scalars.text),
@@ -165,7 +165,7 @@ _HUB: dict[str, scalars.Check] = {
     _OURS: scalars.as_it_is,
 }
 _CARD: dict[str, scalars.Check] = {
-    "name": scalars.shape(r"cxr_[a-z0-9_]+\.[a-z0-9_]+", "<architecture>.<weights> in lower case"),
+    "name": scalars.shape(r"[a-z0-9_]+\.[a-z0-9_]+", "<architecture>.<weights> in lower case"),
     "architecture": _architecture,
     "title": scalars.text,
     "default": scalars.flag,

@@ -177,7 +177,7 @@ class Checkpoint:
 
     Attributes:
         name: "<architecture>.<weights>".
-        architecture: A `cxr_*` name.
+        architecture: A `cxr_*` name; in the card of a published folder, any network of timm's.
         title: One line for people.
         default: Whether the bare architecture name means this card.
         num_features: Length of the pooled embedding.

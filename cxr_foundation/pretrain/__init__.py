@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import BaseFileLock, FileLock, Timeout
 
 from cxr_foundation import data as datasets
 from cxr_foundation.data.splits import in_our_parts
-from cxr_foundation.errors import NoImages, OutputExists, PushRefused, RecipeError
+from cxr_foundation.errors import (
+    NoImages,
+    OutputExists,
+    OutputFailed,
+    PushRefused,
+    RecipeError,
+)
 from cxr_foundation.files import atomic_write
-from cxr_foundation.models.architectures import STOCK
-from cxr_foundation.pretrain import publish, stages
+from cxr_foundation.pretrain import distributed, dry_run, order, publish, run_report, stages, starts
+from cxr_foundation.pretrain.cost import DryRun
 from cxr_foundation.pretrain.pictures import data_digest
+from cxr_foundation.pretrain.probing import Probe
 from cxr_foundation.pretrain.recipe import DataRecipe, Recipe, Stage
 from cxr_foundation.pretrain.recipe_file import read_recipe
-from cxr_foundation.registry import closest
 
-__all__ = ["run"]
+__all__ = ["estimate", "run"]
 
-_RUN = "run.json"
+_RUN, _LOCK = "run.json", ".lock"
+# A run that was killed lets go of its folder when the last of its workers has noticed.
+_LOCK_SECONDS = 10
 # Keys that change how fast a run is, and nothing in what comes out of it.
 _FREE = re.compile(r"\.train\.(workers|log_steps|checkpoint_epochs)$")
 
@@ -38,11 +48,15 @@ def run(
     push_to: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     resume: bool = True,
+    order_epochs: int | None = None,
 ) -> Path:
     """Pretrain an encoder and publish it into a folder.
 
     A run that was cut off goes on from its newest whole checkpoint when it is started again with
     the same recipe, data and output; on a CPU every later bit is the same as without the cut.
+
+    Started by torchrun, all processes train one encoder; `train.batch` is that of each. Only the
+    first writes, and all need to see its folder.
 
     Args:
         recipe: Name of a recipe that ships, or a YAML file.
@@ -53,52 +67,136 @@ def run(
         push_to: "org/name" on the Hub, where the published folder goes in one commit.
         overrides: Keys of the recipe with dots → values: `{"train.epochs": 2}`.
         resume: False refuses an output that holds checkpoints.
+        order_epochs: First try each stage alone for so many epochs, score it with the recipe's
+            `watch`, and put the stages in that order (`pretrain.order`); None keeps the recipe's.
 
     Returns:
-        The published folder.
+        The published folder. The run's folder also holds report.html, and ordered.yaml if the
+        stages were ordered.
 
     Raises:
-        RecipeError: A wrong key or value; a run that was started with another recipe, other data
-            or other versions; a loss that is not finite.
-        DataError: No pictures, a bad index, or a patient on two sides of the split.
+        RecipeError: A wrong key or value; a run that was started with another recipe, start, other
+            data or other versions; a loss that is not finite; features that have collapsed.
+        CheckpointError, SourceError, UnknownName: What the recipe starts from cannot be had, or
+            does not set every tensor of the encoder.
+        DataError: No pictures, a bad index, a patient on two sides of the split, or no labels to
+            order stages by.
         ImageError: A picture that cannot be read.
         OutputExists: The run is finished, or `resume` is False and it was started.
         OutputFailed: The disk is full or not writable.
         ContractError: Shards that were made by another intensity rule, aspect or size.
         PushRefused: `push_to` without a licence in the recipe; nothing was started.
+        MissingExtra: accelerate or matplotlib is not installed.
     """
-    plan = read_recipe(recipe, overrides=overrides)
-    if plan.encoder.architecture not in STOCK:
-        raise RecipeError(
-            f"{plan.name}: encoder.architecture",
-            f"{plan.encoder.architecture!r} is none of ours",
-            closest(plan.encoder.architecture, STOCK) or f"Known: {', '.join(STOCK)}.",
-        )
+    plan = _plan(recipe, overrides)
     if push_to is not None and plan.publish.licence is None:
         raise PushRefused(
             f"{plan.name}: publish.licence",
             "the recipe names no licence",
             "Set it to what the owners of the data allow, or leave push_to out.",
         )
+    run_report.require_matplotlib()
     folder = Path(output) if output is not None else Path("runs") / plan.name
+    if order_epochs is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RecipeError(
+            f"{plan.name}: stages",
+            "their order is found by one process",
+            "Start without torchrun; then train the run's ordered.yaml with it.",
+        )
+    lock = FileLock(folder / _LOCK, timeout=_LOCK_SECONDS)
+    try:
+        with distributed.together():
+            return _run(
+                plan,
+                folder,
+                lock,
+                data=data,
+                push_to=push_to,
+                resume=resume,
+                order_epochs=order_epochs,
+            )
+    finally:
+        lock.release()
+
+
+def estimate(
+    recipe: str | Path,
+    *,
+    data: str | Path | None = None,
+    images: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> DryRun:
+    """What a run would cost in memory and time, here and on a large GPU; nothing is written.
+
+    Args:
+        recipe: Name of a recipe that ships, or a YAML file.
+        data: As of `run`; None measures with drawn pictures.
+        images: Radiographs that time and bill are told for; None takes as many as `data` has.
+        overrides: As of `run`.
+
+    Raises:
+        RecipeError: A wrong key or value, neither data nor images, or a batch that does not fit.
+        DataError: No pictures, or a bad index.
+        ImageError: A picture that cannot be read.
+    """
+    plan = _plan(recipe, overrides)
+    named = data is not None or all(stage.data.path for stage in plan.stages)
+    sets = [_studies_of(stage, plan.name, data) for stage in plan.stages] if named else None
+    return dry_run.measure(plan, sets, images=images, hardware=_hardware())
+
+
+def _plan(recipe: str | Path, overrides: Mapping[str, Any] | None) -> Recipe:
+    plan = read_recipe(recipe, overrides=overrides)
+    starts.check_architecture(plan)
+    return plan
+
+
+def _run(
+    plan: Recipe,
+    folder: Path,
+    lock: BaseFileLock,
+    *,
+    data: str | Path | None,
+    push_to: str | None,
+    resume: bool,
+    order_epochs: int | None,
+) -> Path:
     published = folder / "encoder"
-    if published.exists():
+    if distributed.on_first(lambda: os.path.lexists(published)):
         raise OutputExists(published, "this run is finished")
+    start = distributed.on_first(lambda: starts.read(plan))
     sets = [_studies_of(stage, plan.name, data) for stage in plan.stages]
-    digests = _digests(plan, sets)
-    _claim(folder, plan, digests, resume=resume)
+    digests = distributed.on_first(lambda: _digests(plan, sets))
+    probe = _probe(plan, data) if plan.watch.epochs is not None or order_epochs else None
+    if order_epochs is not None and probe is not None:
+        order.check(plan, probe, epochs=order_epochs)
+    distributed.on_first(
+        lambda: _claim(folder, lock, plan, digests, start, resume=resume, order_epochs=order_epochs)
+    )
+    if order_epochs is not None and probe is not None:
+        plan, places = order.by_probe(plan, sets, run=folder, probe=probe, epochs=order_epochs)
+        sets, digests = [sets[i] for i in places], [digests[i] for i in places]
+    report = _report(plan, folder, sets, digests)
     figures = [
-        stages.run_stage(plan, number, studies, run=folder) for number, studies in enumerate(sets)
+        stages.run_stage(plan, number, studies, run=folder, probe=probe, report=report)
+        for number, studies in enumerate(sets)
     ]
+    if distributed.rank() == 0:
+        report()
     facts = publish.Facts(
         studies=sets,
         digests=digests,
         figures=figures,
         versions=_versions(),
         hardware=_hardware(),
+        processes=distributed.world_size(),
+        start=start,
     )
-    encoder = stages.encoder_of(plan, run=folder)
-    return publish.write(published, encoder, plan, facts, push_to=push_to)
+    return distributed.on_first(
+        lambda: publish.write(
+            published, stages.encoder_of(plan, run=folder), plan, facts, push_to=push_to
+        )
+    )
 
 
 def _studies_of(stage: Stage, name: str, data: str | Path | None) -> list[datasets.Study]:
@@ -106,6 +204,37 @@ def _studies_of(stage: Stage, name: str, data: str | Path | None) -> list[datase
     if where is None:
         raise NoImages(name, "no radiographs were named", "Pass data= or --data FOLDER.")
     return choose(_studies(where), stage.data)
+
+
+def _probe(recipe: Recipe, data: str | Path | None) -> Probe:
+    """Scores encoders on the labelled radiographs that the recipe's `watch` names."""
+    first = recipe.stages[0].data
+    where = recipe.watch.data or first.path or data
+    assert where is not None
+    return Probe(
+        _studies(where),
+        watch=recipe.watch,
+        contract=recipe.contract,
+        bits=first.bits,
+        in_memory=first.in_memory,
+    )
+
+
+def _report(
+    recipe: Recipe,
+    folder: Path,
+    sets: Sequence[Sequence[datasets.Study]],
+    digests: Sequence[str],
+) -> Callable[[], None]:
+    """Writes the run's report anew, from what lies in its folder."""
+    about = run_report.About(
+        images=[len(studies) for studies in sets],
+        digests=digests,
+        versions=_versions(),
+        hardware=_hardware(),
+    )
+    folders = [stages.folder_of(folder, i, stage) for i, stage in enumerate(recipe.stages)]
+    return lambda: run_report.write(folder / "report.html", recipe, about, stages=folders)
 
 
 def _digests(recipe: Recipe, sets: Sequence[Sequence[datasets.Study]]) -> list[str]:
@@ -150,18 +279,49 @@ def choose(studies: list[datasets.Study], recipe: DataRecipe) -> list[datasets.S
     return sorted(kept, key=lambda s: s.path.as_posix())
 
 
-def _claim(folder: Path, recipe: Recipe, digests: Sequence[str], *, resume: bool) -> None:
+def _claim(
+    folder: Path,
+    lock: BaseFileLock,
+    recipe: Recipe,
+    digests: Sequence[str],
+    start: starts.Start | None,
+    *,
+    resume: bool,
+    order_epochs: int | None,
+) -> None:
     """Take the run's folder, or take it up again.
 
     Raises:
         RecipeError: The folder is of another run.
-        OutputExists: It holds something else, or `resume` is False.
+        OutputExists: It holds something else, another run is at work in it, or `resume` is False.
+        OutputFailed: It is not writable.
     """
-    ours = {"recipe": recipe.to_dict(), "data": {"sha256": list(digests)}, "versions": _versions()}
+    settings = recipe.to_dict()
+    ours: dict[str, Any] = {
+        "recipe": settings,
+        "data": {"sha256": list(digests)},
+        "versions": _versions(),
+        "processes": distributed.world_size(),
+        "start": None if start is None else start.to_dict(),
+    }
+    if order_epochs is not None:
+        # Where the stages are ordered by it, what is watched does change what comes out.
+        ours["order"] = {"epochs": order_epochs, "watch": settings["watch"]}
     note = folder / _RUN
-    if not note.exists():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise OutputExists(folder, "is there, and is no pretraining run")
+    try:
+        new = not note.exists()
+        if new and folder.exists():
+            if not folder.is_dir() or any(p.name != _LOCK for p in folder.iterdir()):
+                raise OutputExists(folder, "is there, and is no pretraining run")
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise OutputExists(
+            folder, "another run is at work in it", "Wait for it, or choose another output."
+        ) from None
+    except OSError as error:
+        raise OutputFailed(folder, f"the place is not writable ({error.strerror})") from error
+    if new:
         with atomic_write(note) as path:
             path.write_text(json.dumps(ours, indent=1))
         return
@@ -171,11 +331,11 @@ def _claim(folder: Path, recipe: Recipe, digests: Sequence[str], *, resume: bool
         before = json.loads(note.read_text())
     except ValueError:
         raise OutputExists(folder, f"its {_RUN} is damaged") from None
-    old, new = _flat(before), _flat(ours)
-    changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
+    old, now = _flat(before), _flat(ours)
+    changed = sorted(k for k in old.keys() | now.keys() if old.get(k) != now.get(k))
     changed = [k for k in changed if not k.startswith("recipe.watch.") and not _FREE.search(k)]
     if changed:
-        shown = "; ".join(f"{k}: {old.get(k)!r} → {new.get(k)!r}" for k in changed[:8])
+        shown = "; ".join(f"{k}: {old.get(k)!r} → {now.get(k)!r}" for k in changed[:8])
         raise RecipeError(
             folder, f"this run was started differently ({shown})", "Choose another output."
         )
@@ -197,6 +357,8 @@ def _versions() -> dict[str, str]:
 
 
 def _hardware() -> str:
+    device = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
     if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+        device = torch.cuda.get_device_name()
+    processes = distributed.world_size()
+    return device if processes == 1 else f"{processes} processes, each on {device}"

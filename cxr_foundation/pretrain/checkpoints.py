@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from pathlib import Path
 
 from cxr_foundation.files import atomic_write, sha256_of
 
-__all__ = ["newest", "seal"]
+__all__ = ["keep", "newest", "seal"]
 
 _SEAL = "complete.json"
 _log = logging.getLogger(__name__)
@@ -21,13 +22,21 @@ def seal(checkpoint: Path) -> None:
         path.write_text(json.dumps(files, indent=1, sort_keys=True))
 
 
+def keep(folder: Path, count: int) -> None:
+    """Remove all but the `count` checkpoints of the highest steps, whatever their files' times."""
+    for _, checkpoint in _numbered(folder)[count:]:
+        # Its seal goes first: half a checkpoint must not look whole.
+        (checkpoint / _SEAL).unlink(missing_ok=True)
+        shutil.rmtree(checkpoint)
+
+
 def newest(folder: Path) -> Path | None:
     """The newest whole checkpoint of a run; None if there is none.
 
     Damaged ones are passed over with a warning.
     """
-    numbered = [(int(p.name.rpartition("-")[2]), p) for p in folder.glob("checkpoint-*[0-9]")]
-    for _, checkpoint in sorted(numbered, reverse=True):
+    numbered = _numbered(folder)
+    for _, checkpoint in numbered:
         fault = _fault(checkpoint)
         if fault is None:
             return checkpoint
@@ -35,6 +44,12 @@ def newest(folder: Path) -> Path | None:
     if numbered:
         _log.warning("%s holds no whole checkpoint: training starts again", folder)
     return None
+
+
+def _numbered(folder: Path) -> list[tuple[int, Path]]:
+    """Checkpoints, whole or not, and their steps; the highest first."""
+    found = [(p.name.rpartition("-")[2], p) for p in folder.glob("checkpoint-*") if p.is_dir()]
+    return sorted(((int(step), p) for step, p in found if step.isdecimal()), reverse=True)
 
 
 def _fault(checkpoint: Path) -> str | None:

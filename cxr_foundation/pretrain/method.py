@@ -35,6 +35,8 @@ class Method(nn.Module, abc.ABC):
             settings that do not fit a batch.
         full_views: How many full views of each radiograph it takes, 1 or 2.
         local_views: Whether it also takes smaller local views.
+        joins_batch_norms: Whether batch norms take their statistics over all processes, where the
+            devices can.
         encoder: Images (N, C, h, w) → pooled features (N, D): a timm network without a head.
     """
 
@@ -43,6 +45,7 @@ class Method(nn.Module, abc.ABC):
     Settings: ClassVar[type[Any]]
     full_views: ClassVar[int]
     local_views: ClassVar[bool] = False
+    joins_batch_norms: ClassVar[bool] = True
 
     encoder: nn.Module
 

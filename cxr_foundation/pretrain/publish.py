@@ -2,51 +2,35 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import datetime
 import hashlib
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import safetensors.torch
 import torch
-import yaml
 from torch import nn
 
 from cxr_foundation import catalog, hub
-from cxr_foundation.data import Study
 from cxr_foundation.errors import OutputFailed
 from cxr_foundation.files import sha256_of
 from cxr_foundation.images import phantom
 from cxr_foundation.models import published
-from cxr_foundation.models.architectures import STOCK
 from cxr_foundation.models.verify import golden_embedding
-from cxr_foundation.pretrain.method import methods
+from cxr_foundation.pretrain.card_body import (
+    Facts,
+    all_studies,
+    body,
+    lineage,
+    pictures,
+    restricts,
+)
 from cxr_foundation.pretrain.recipe import Recipe
+from cxr_foundation.pretrain.starts import Start, network_of
 
 __all__ = ["Facts", "write"]
 
-_TAGS = ("chest-x-ray", "radiology", "self-supervised")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Facts:
-    """What only the run itself knows.
-
-    Attributes:
-        studies: The radiographs of each stage.
-        digests: Of their bytes (`pictures.data_digest`), one for each stage.
-        figures: Of each stage, the last logged figures and the wall time in "seconds".
-        versions: Of the libraries, by name.
-        hardware: Device, in words.
-    """
-
-    studies: Sequence[Sequence[Study]]
-    digests: Sequence[str]
-    figures: Sequence[Mapping[str, float]]
-    versions: Mapping[str, str]
-    hardware: str
+_OF_RADIOGRAPHS = ("chest-x-ray", "radiology")
 
 
 def write(
@@ -76,7 +60,7 @@ def write(
     checkpoint = _checkpoint(
         encoder, recipe, facts, sha256=digest, size_bytes=len(content), push_to=push_to
     )
-    stock, model_args = STOCK.get(recipe.encoder.architecture, (recipe.encoder.architecture, {}))
+    stock, model_args = network_of(recipe)
     published.write(
         folder,
         state=state,
@@ -84,7 +68,7 @@ def write(
         model_args=model_args,
         contract=recipe.contract,
         card_text=catalog.render_card(
-            checkpoint, body=_body(checkpoint, recipe, facts), hub_keys=_hub_keys()
+            checkpoint, body=body(checkpoint, recipe, facts), hub_keys=_hub_keys(recipe)
         ),
         tag=recipe.publish.tag,
     )
@@ -126,17 +110,20 @@ def _checkpoint(
         else catalog.Source(kind="hub", repo=push_to, sha256=sha256, size_bytes=size_bytes)
     )
     publish = recipe.publish
-    unknown = {}
+    training, unknown = _history(recipe, facts.start)
+    training = dataclasses.replace(training, images=len(all_studies(facts)))
     if push_to is not None:
         unknown["source.revision"] = "a card cannot name the commit that it is part of"
     for key, value in (
         ("licences.weights", publish.licence),
         ("licences.data", publish.data_licence),
-        ("training.data", publish.data or None),
         ("training.labels_used_for_selection", publish.labels_used_for_selection),
     ):
         if value is None:
             unknown[key] = "the recipe does not state it"
+    if publish.licence is None and facts.start is not None and restricts(facts.start.licence):
+        licence = facts.start.licence or "unknown"
+        unknown["licences.weights"] += f", and the licence of its start is {licence}"
     return catalog.Checkpoint(
         name=name,
         architecture=recipe.encoder.architecture,
@@ -150,14 +137,7 @@ def _checkpoint(
             code="apache-2.0", weights=publish.licence, data=publish.data_licence
         ),
         gating=None,
-        training=catalog.Training(
-            method=_lineage(recipe),
-            recipe=recipe.name,
-            images=len(_all_studies(facts)),
-            data=publish.data,
-            overlaps=publish.overlaps,
-            labels_used_for_selection=publish.labels_used_for_selection,
-        ),
+        training=training,
         citation=publish.citation,
         results=(),
         golden=catalog.Golden(phantom=phantom.NAME, embedding=tuple(float(v) for v in embedding)),
@@ -174,144 +154,38 @@ def _checkpoint(
     )
 
 
-def _hub_keys() -> dict[str, object]:
+def _history(recipe: Recipe, start: Start | None) -> tuple[catalog.Training, dict[str, str]]:
+    """What encoder and start were trained on, and why what is unknown of it is.
+
+    A start hands on what it has seen: what is tested on these pictures is not tested.
+    """
+    publish = recipe.publish
+    data, overlaps, unknown = publish.data, publish.overlaps, {}
+    if start is not None:
+        data = tuple(dict.fromkeys((*(start.data or ()), *data)))
+        overlaps = tuple(dict.fromkeys((*(start.overlaps or ()), *overlaps)))
+        silent = f"nothing says what the start ({start.name}) was trained on"
+        if start.data is None and data:
+            data = (*data, f"whatever {start.name} was trained on")
+        if start.overlaps is None and not overlaps:
+            unknown["training.overlaps"] = silent
+    if not data:
+        unknown["training.data"] = "the recipe does not state it"
+    training = catalog.Training(
+        method=lineage(recipe, start),
+        recipe=recipe.name,
+        images=None,
+        data=data,
+        overlaps=overlaps,
+        labels_used_for_selection=publish.labels_used_for_selection,
+    )
+    return training, unknown
+
+
+def _hub_keys(recipe: Recipe) -> dict[str, object]:
+    seen = "radiographs" in pictures(recipe)
     return {
         "library_name": "timm",
         "pipeline_tag": "image-feature-extraction",
-        "tags": list(_TAGS),
+        "tags": [*(_OF_RADIOGRAPHS if seen else ()), "self-supervised"],
     }
-
-
-def _lineage(recipe: Recipe) -> str:
-    """The methods in the order in which they were trained: "rotation → MoCo v2"."""
-    return " → ".join(methods()[stage.method].title for stage in recipe.stages)
-
-
-def _all_studies(facts: Facts) -> list[Study]:
-    """Each radiograph once, however many stages saw it."""
-    return list({study.path: study for studies in facts.studies for study in studies}.values())
-
-
-def _body(checkpoint: catalog.Checkpoint, recipe: Recipe, facts: Facts) -> str:
-    """The card's text."""
-    studies = _all_studies(facts)
-    count = collections.Counter(s.source or "unnamed source" for s in studies)
-    by_source = ", ".join(f"{source}: {n:,}" for source, n in sorted(count.items()))
-    seconds = sum(figures.get("seconds", 0.0) for figures in facts.figures)
-    versions = ", ".join(f"{name} {number}" for name, number in facts.versions.items())
-    data = "\n".join(f"- {name}" for name in recipe.publish.data) or "The recipe names no data set."
-    as_yaml = yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True, width=100)
-    size = " × ".join(str(s) for s in recipe.contract.size)
-    return _TEXT.format(
-        title=checkpoint.title,
-        name=checkpoint.name,
-        images=f"{len(studies):,}",
-        method=checkpoint.training.method,
-        repo=checkpoint.source.repo,
-        load=_LOAD_HUB.format(repo=checkpoint.source.repo)
-        if checkpoint.source.repo
-        else _LOAD_FOLDER,
-        channels="one grey channel" if recipe.contract.channels == 1 else "grey in three channels",
-        size=size,
-        mean=", ".join(str(m) for m in recipe.contract.mean or ()),
-        std=", ".join(str(s) for s in recipe.contract.std or ()),
-        start="random weights" if recipe.start is None else f"`{recipe.start}`",
-        data=data,
-        by_source=by_source,
-        split=", ".join(f"`{s}`" for s in dict.fromkeys(s.data.split for s in recipe.stages)),
-        stages=_stages(recipe, facts),
-        hours=f"{seconds / 3600:.2f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes",
-        hardware=facts.hardware,
-        versions=versions,
-        recipe=recipe.name,
-        yaml=as_yaml.strip(),
-        notes=f"\n{recipe.publish.notes.strip()}\n" if recipe.publish.notes else "",
-        precision={"fp16": "half", "fp32": "single"}[recipe.publish.precision],
-    )
-
-
-def _stages(recipe: Recipe, facts: Facts) -> str:
-    """One row for each stage: what was done on what, and how it ended."""
-    rows = []
-    for i, stage in enumerate(recipe.stages):
-        method = methods()[stage.method]
-        ended = "; ".join(
-            f"{_FIGURES.get(key, key)} {value:.4g}"
-            for key, value in facts.figures[i].items()
-            if key != "seconds"
-        )
-        rows.append(
-            f"| {i + 1} | {method.title} ({method.paper}) | {len(facts.studies[i]):,} "
-            f"| {stage.train.epochs} | {ended} | `{facts.digests[i]}` |"
-        )
-    return "\n".join(rows)
-
-
-_FIGURES = {
-    "feature_std": "spread of unit-length features (1 fills the sphere, 0 is collapse)",
-    "effective_rank": "effective rank of one batch's features",
-    "wins": "queries whose positive beats every negative",
-}
-
-_LOAD_FOLDER = """\
-import timm
-
-model = timm.create_model("local-dir:FOLDER", pretrained=True)"""
-
-_LOAD_HUB = """\
-import timm
-
-model = timm.create_model("hf-hub:{repo}", pretrained=True)"""
-
-_TEXT = """\
-# {title}
-
-`{name}` is an image encoder for chest radiographs, pretrained by {method} on {images} radiographs
-without their labels. **It is a research tool and not for clinical use.**
-
-## Load it
-
-```python
-{load}
-```
-
-This gives the encoder without a head. `cxr_foundation.load("FOLDER")` gives the same one, and
-`cxr_foundation.processor("FOLDER")` turns DICOM files, pictures and arrays into what it was fed;
-plain timm and transformers read 8-bit pictures only and approximate the rest.
-
-## What it was fed
-
-{channels}, {size} pixels, bone bright, normalised with mean {mean} and standard deviation {std} of
-pixels in [0, 1]. The front matter states the whole input contract.
-
-## Data
-
-{images} radiographs ({by_source}) of the part {split}:
-
-{data}
-
-## Training
-
-Started from {start}; the recipe `{recipe}` is below in full. The loop took {hours} on {hardware}
-(a resumed run counts from its last start). The weights are stored in {precision} precision.
-
-| Stage | Method | Radiographs | Epochs | At its end | SHA-256 over the files' digests |
-|---|---|---|---|---|---|
-{stages}
-
-Versions: {versions}.
-
-<details><summary>Recipe</summary>
-
-```yaml
-{yaml}
-```
-
-</details>
-{notes}
-## Limits
-
-The encoder has seen few hospitals, scanners and age groups; whatever tells the data sets apart
-(borders, burned-in letters, picture size) may be part of its features. Measure it on your own data
-against simple baselines before you rely on it. It makes no diagnosis.
-"""

@@ -16,6 +16,7 @@ __all__ = [
     "PublishRecipe",
     "Recipe",
     "Stage",
+    "StartFacts",
     "TrainRecipe",
     "WatchRecipe",
 ]
@@ -26,8 +27,8 @@ class EncoderRecipe:
     """The network that is pretrained.
 
     Attributes:
-        architecture: A `cxr_*` name.
-        in_chans: 1, or 3 for grey replicated.
+        architecture: A `cxr_*` name, or any network of timm's by its stock name.
+        in_chans: 1, or 3 for grey replicated or colour.
         drop_path: Highest rate of stochastic depth while training.
     """
 
@@ -55,6 +56,8 @@ class DataRecipe:
         in_memory: Keep all copies in memory; otherwise each is made again for every epoch.
         path: Where this stage's radiographs are; None means what the run is given.
         colour: Read colour pictures as they are, in three channels.
+        bad: What a picture that cannot be read is: an "error", or one to "skip": the next one
+            stands in for it, and more than one in a thousand are an error.
     """
 
     split: str = "pretrain"
@@ -65,6 +68,7 @@ class DataRecipe:
     in_memory: bool = True
     path: str | None = None
     colour: bool = False
+    bad: Literal["error", "skip"] = "error"
 
     def __post_init__(self) -> None:
         if self.colour and self.bits != 8:
@@ -153,30 +157,35 @@ class WatchRecipe:
 
     Attributes:
         epochs: Epochs between looks at a labelled part of the data; None never looks.
+        data: Where the labelled radiographs are; None means where the first stage's are.
         tasks: "standing", or a YAML file of tasks. A task whose labels the data lack is left out.
         mode: "knn" or "probe".
         labels: Labelled patients per class, drawn from `train`.
         draws: Draws of labelled patients.
         train: Part of the split whose labels are drawn.
         score: Part that is scored; "test" is refused.
+        images: Most radiographs of it that are scored per task, half of them of each class.
         min_feature_std: A run whose features spread less than this is stopped as collapsed.
         min_rank: Likewise for the effective rank of one batch's features.
-        patience: Log lines in a row below these limits before it is stopped.
+        patience: Log lines in a row below one of these limits before it is stopped; those of the
+            warm-up are not counted.
     """
 
     epochs: float | None = None
+    data: str | None = None
     tasks: str = "standing"
     mode: Literal["knn", "probe"] = "knn"
     labels: int = 20
     draws: int = 5
     train: str = "pretrain"
     score: str = "dev"
+    images: int = 1000
     min_feature_std: float = 0.02
     min_rank: float = 1.5
     patience: int = 5
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "labels", "draws", "patience"):
+        for name in ("epochs", "labels", "draws", "images", "patience"):
             if (value := getattr(self, name)) is not None and not value > 0:
                 raise ValueError(f"{name}: {value!r} is not above 0")
         if self.score == "test":
@@ -256,13 +265,43 @@ class Stage:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class StartFacts:
+    """What a recipe states of a start that does not say it itself.
+
+    Attributes:
+        mean: Per channel, of pixels in [0, 1], that it was fed; one number is for every channel.
+        std: Likewise.
+        licence: Of its weights, a Hub identifier.
+        method: How it was trained: "supervised".
+        data: What it was trained on.
+        overlaps: Public test sets whose pictures it may have seen; an empty list says that there
+            are none.
+    """
+
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    licence: str | None = None
+    method: str | None = None
+    data: tuple[str, ...] | None = None
+    overlaps: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean: goes with std")
+        if self.std is not None and not all(s > 0 for s in self.std):
+            raise ValueError(f"std: {self.std!r} is not above 0")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
     """One pretraining run, complete.
 
     Attributes:
         name: Of the run, for folders and messages.
         encoder: The network.
-        start: None for random weights, else a model name, a published folder or a checkpoint.
+        start: None for random weights, else "timm:NAME", a model name of the catalogue, a
+            published folder or a checkpoint file (`pretrain.starts`).
+        start_facts: What the recipe states of a start that does not say it itself.
         contract: What the published encoder is fed; its mean and std are the views' too.
         watch: What is looked at while it runs.
         publish: Name, card and file.
@@ -272,6 +311,7 @@ class Recipe:
     name: str
     encoder: EncoderRecipe
     start: str | None = None
+    start_facts: StartFacts | None = None
     contract: InputContract
     watch: WatchRecipe = WatchRecipe()
     publish: PublishRecipe
@@ -284,6 +324,8 @@ class Recipe:
             raise ValueError("contract: channels and encoder.in_chans differ")
         if not self.stages:
             raise ValueError("stages: there is none")
+        if self.start_facts is not None and self.start is None:
+            raise ValueError("start_facts: there is no start")
         if self.encoder.in_chans != 3 and any(stage.data.colour for stage in self.stages):
             raise ValueError("encoder.in_chans: colour pictures need 3")
 

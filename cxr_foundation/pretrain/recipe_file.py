@@ -26,11 +26,11 @@ _MOST_BYTES = 1 << 16
 
 
 def recipes() -> list[str]:
-    """Names of the pretraining recipes that ship, sorted; each states its method."""
+    """Names of the pretraining recipes that ship, sorted; each states its encoder."""
     folder = importlib.resources.files("cxr_foundation.recipes")
     files = [f for f in folder.iterdir() if f.name.endswith(".yaml")]
     return sorted(
-        f.name.removesuffix(".yaml") for f in files if "\nmethod:" in f.read_text("utf-8")
+        f.name.removesuffix(".yaml") for f in files if "\nencoder:" in f.read_text("utf-8")
     )
 
 

@@ -112,6 +112,7 @@ class MocoV2(Method):
     paper = "arXiv 2003.04297"
     Settings = MocoV2Settings
     full_views = 2
+    joins_batch_norms = False
 
     queue: torch.Tensor
     queue_patients: torch.Tensor
