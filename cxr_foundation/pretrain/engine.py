@@ -103,7 +103,7 @@ def train(
     stop = StopSignals()
     trainer = _Trainer(
         model=model,
-        args=_arguments(recipe, folder, steps_per_epoch),
+        args=_arguments(model, recipe, folder, steps_per_epoch),
         train_dataset=_Numbers(share.count),
         optimizers=(optimiser, scheduler),
         callbacks=[steps, *watchers, _Seal(), stop],
@@ -175,7 +175,9 @@ class _Arguments(TrainingArguments):
         return min(1, int(super().n_gpu))
 
 
-def _arguments(recipe: TrainRecipe, folder: Path, steps_per_epoch: int) -> TrainingArguments:
+def _arguments(
+    model: Method, recipe: TrainRecipe, folder: Path, steps_per_epoch: int
+) -> TrainingArguments:
     # accelerate joins processes on a CPU (`distributed.together`), and transformers allows bf16
     # there, only if told to stay there; told nothing, it also finds other accelerators.
     several, half = distributed.world_size() > 1, recipe.precision == "bf16"
@@ -189,9 +191,9 @@ def _arguments(recipe: TrainRecipe, folder: Path, steps_per_epoch: int) -> Train
         max_grad_norm=0.0,
         bf16=half,
         seed=recipe.seed,
-        # Every parameter of a method has a gradient in every step, and every buffer is equal on
-        # all processes (`gather`) or a batch statistic, of which that of process 0 is saved.
-        ddp_find_unused_parameters=False,
+        ddp_find_unused_parameters=model.looks_at_map,
+        # Every buffer is equal on all processes (`gather`) or a batch statistic, of which that of
+        # process 0 is saved.
         ddp_broadcast_buffers=False,
         use_cpu=on_cpu,
         ddp_backend="gloo" if several and on_cpu else None,

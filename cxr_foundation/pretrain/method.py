@@ -37,6 +37,8 @@ class Method(nn.Module, abc.ABC):
         local_views: Whether it also takes smaller local views.
         joins_batch_norms: Whether batch norms take their statistics over all processes, where the
             devices can.
+        looks_at_map: Whether the loss is of the encoder's map alone, so that what a network does
+            after it gets no gradient.
         encoder: Images (N, C, h, w) → pooled features (N, D): a timm network without a head.
     """
 
@@ -46,6 +48,7 @@ class Method(nn.Module, abc.ABC):
     full_views: ClassVar[int]
     local_views: ClassVar[bool] = False
     joins_batch_norms: ClassVar[bool] = True
+    looks_at_map: ClassVar[bool] = False
 
     encoder: nn.Module
 

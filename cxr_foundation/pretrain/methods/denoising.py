@@ -63,6 +63,7 @@ class Denoising(Method):
     paper = "JMLR 11:3371, 2010"
     Settings = DenoisingSettings
     full_views = 1
+    looks_at_map = True
 
     def __init__(
         self,

@@ -50,6 +50,7 @@ class Gmml(Method):
     paper = "arXiv 2205.14986"
     Settings = GmmlSettings
     full_views = 1
+    looks_at_map = True
 
     def __init__(
         self,

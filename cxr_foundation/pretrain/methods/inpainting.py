@@ -88,6 +88,7 @@ class Inpainting(Method):
     paper = "arXiv 1604.07379"
     Settings = InpaintingSettings
     full_views = 1
+    looks_at_map = True
 
     def __init__(
         self,
