@@ -18,10 +18,10 @@ from cxr_foundation import catalog
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = ("model", "untrained", "raw_pixels", "border", "metadata")
 COUNTS = ("20", "all")
-READING = """## Results
+READING = """## Results: {features} features
 
 AUROC of a linear probe, mean over {draws} draws, with 95 % intervals over patients and draws. The
-part `{side}` was read once, on {date}, by
+part `{side}` was read for it on {date}, by
 
     {command}
 
@@ -48,11 +48,12 @@ def blocks_of(found: dict[str, Any]) -> list[dict[str, Any]]:
 def results_of(found: dict[str, Any]) -> list[catalog.Result]:
     """AUROC at 20 labels per class and with all of them, for every row."""
     protocol = found["protocol"]
+    way = f"{protocol['mode']}, {protocol['features']} features"
     return [
         catalog.Result(
             task=f"{block['title']}: {row.replace('_', ' ')}",
             dataset=f"{found['data']['name']}, {protocol['split_test']}",
-            setting=f"{count} labels per class, {protocol['mode']}",
+            setting=f"{count} labels per class, {way}",
             metric="AUROC",
             value=round(cell["auroc"], 4),
             interval=(round(cell["low"], 4), round(cell["high"], 4)),
@@ -84,6 +85,7 @@ def section_of(found: dict[str, Any]) -> str:
         for row in ("untrained", "raw_pixels")
     )
     return READING.format(
+        features=found["protocol"]["features"],
         draws=found["protocol"]["draws"],
         side=found["protocol"]["split_test"],
         date=found["created"][:10],

@@ -41,6 +41,7 @@ def test_every_verb_is_swept():
         "demo",
         "doctor",
         "embed",
+        "experiment",
         "inspect",
         "list",
         "pretrain",
