@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-__all__ = ["num_features", "pooled_and_map", "reduction"]
+__all__ = ["num_features", "pooled_and_map", "pooled_by_size", "reduction"]
 
 
 def num_features(encoder: nn.Module) -> int:
@@ -38,6 +40,12 @@ def pooled_and_map(encoder: nn.Module, images: torch.Tensor) -> tuple[torch.Tens
     if getattr(network, "output_fmt", "NCHW") == "NHWC":
         features = features.permute(0, 3, 1, 2)
     return pooled, features
+
+
+def pooled_by_size(encoder: nn.Module, views: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Features (V * N, D) of all views, in order; neighbours of one size go through together."""
+    groups = itertools.groupby(views, key=lambda view: view.shape[-2:])
+    return torch.cat([encoder(torch.cat(list(group))) for _, group in groups])
 
 
 def reduction(encoder: nn.Module) -> int:

@@ -7,7 +7,7 @@ registered under the name that recipes use. Nothing else has to be edited.
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -60,7 +60,6 @@ class Method(nn.Module, abc.ABC):
         self.register_state_dict_post_hook(_make_contiguous)  # type: ignore[no-untyped-call]
 
     @classmethod
-    @abc.abstractmethod
     def build(
         cls,
         encoder: nn.Module,
@@ -82,6 +81,9 @@ class Method(nn.Module, abc.ABC):
             ValueError: "field: reason", for an encoder that the method cannot take or settings
                 that do not fit it.
         """
+        # A method that needs the view, or cannot take every encoder, has a `build` of its own.
+        made: Callable[..., Method] = cls
+        return made(encoder, settings=settings, generator=generator)
 
     @abc.abstractmethod
     def forward(

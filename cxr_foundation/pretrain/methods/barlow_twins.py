@@ -98,18 +98,6 @@ class BarlowTwins(Method):
             self.projector = mlp(widths, norm=True, bias=False)
         self.redundancy_weight = settings.redundancy_weight
 
-    @classmethod
-    def build(
-        cls,
-        encoder: nn.Module,
-        *,
-        settings: BarlowTwinsSettings,
-        view: tuple[int, int, int],
-        generator: torch.Generator,
-    ) -> BarlowTwins:
-        """See `Method.build`."""
-        return cls(encoder, settings=settings, generator=generator)
-
     def forward(
         self, views: Sequence[torch.Tensor], *, draw: int, patients: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:

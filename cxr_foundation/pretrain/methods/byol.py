@@ -81,18 +81,6 @@ class BYOL(Method):
         self.teacher_projector = momentum_copy(self.projector)
         self.momentum = settings.momentum
 
-    @classmethod
-    def build(
-        cls,
-        encoder: nn.Module,
-        *,
-        settings: BYOLSettings,
-        view: tuple[int, int, int],
-        generator: torch.Generator,
-    ) -> BYOL:
-        """See `Method.build`."""
-        return cls(encoder, settings=settings, generator=generator)
-
     def forward(
         self, views: Sequence[torch.Tensor], *, draw: int, patients: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:

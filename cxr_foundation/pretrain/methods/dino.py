@@ -16,7 +16,7 @@ from torch import nn
 
 from cxr_foundation.pretrain.distributed import gather
 from cxr_foundation.pretrain.heads import drawn_from, mlp
-from cxr_foundation.pretrain.maps import num_features
+from cxr_foundation.pretrain.maps import num_features, pooled_by_size
 from cxr_foundation.pretrain.method import METHODS, Method
 from cxr_foundation.pretrain.momentum import cosine, momentum_copy, update_momentum
 
@@ -155,18 +155,6 @@ class DINO(Method):
         self.settings = settings
         self._schedule(0.0)
 
-    @classmethod
-    def build(
-        cls,
-        encoder: nn.Module,
-        *,
-        settings: DINOSettings,
-        view: tuple[int, int, int],
-        generator: torch.Generator,
-    ) -> DINO:
-        """See `Method.build`."""
-        return cls(encoder, settings=settings, generator=generator)
-
     def forward(
         self, views: Sequence[torch.Tensor], *, draw: int, patients: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:
@@ -182,11 +170,11 @@ class DINO(Method):
             log K: a teacher that has collapsed is at one of the ends.
         """
         count = len(views[0])
-        features = _by_size(self.encoder, views)
+        features = pooled_by_size(self.encoder, views)
         student = self.head(features, learns=self.last_layer_learns).split(count)
         with torch.no_grad():
             answers = self.teacher_head(
-                _by_size(self.teacher_encoder, views[: self.full_views]),
+                pooled_by_size(self.teacher_encoder, views[: self.full_views]),
                 learns=self.last_layer_learns,
             ).float()
         loss, entropy = distillation(
@@ -218,9 +206,3 @@ class DINO(Method):
     def result(self) -> nn.Module:
         """The teacher's encoder: section 3.1 finds it better than the student all along."""
         return self.teacher_encoder
-
-
-def _by_size(encoder: nn.Module, views: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Features (V * N, D) of all views, in order; neighbours of one size go through together."""
-    groups = itertools.groupby(views, key=lambda view: view.shape[-2:])
-    return torch.cat([encoder(torch.cat(list(group))) for _, group in groups])

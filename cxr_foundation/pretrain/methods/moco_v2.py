@@ -138,18 +138,6 @@ class MocoV2(Method):
         normalises = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in encoder.modules())
         self.group = settings.split_batch_norm if normalises else None
 
-    @classmethod
-    def build(
-        cls,
-        encoder: nn.Module,
-        *,
-        settings: MocoV2Settings,
-        view: tuple[int, int, int],
-        generator: torch.Generator,
-    ) -> MocoV2:
-        """See `Method.build`."""
-        return cls(encoder, settings=settings, generator=generator)
-
     def forward(
         self, views: Sequence[torch.Tensor], *, draw: int, patients: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:

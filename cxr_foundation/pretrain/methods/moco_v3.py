@@ -111,18 +111,6 @@ class MocoV3(Method):
         self.momentum = settings.momentum
         self.temperature = settings.temperature
 
-    @classmethod
-    def build(
-        cls,
-        encoder: nn.Module,
-        *,
-        settings: MocoV3Settings,
-        view: tuple[int, int, int],
-        generator: torch.Generator,
-    ) -> MocoV3:
-        """See `Method.build`."""
-        return cls(encoder, settings=settings, generator=generator)
-
     def forward(
         self, views: Sequence[torch.Tensor], *, draw: int, patients: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:

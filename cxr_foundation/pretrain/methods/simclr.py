@@ -111,18 +111,6 @@ class SimCLR(Method):
         self.temperature = settings.temperature
         self.same_patient_negatives = settings.same_patient_negatives
 
-    @classmethod
-    def build(
-        cls,
-        encoder: nn.Module,
-        *,
-        settings: SimCLRSettings,
-        view: tuple[int, int, int],
-        generator: torch.Generator,
-    ) -> SimCLR:
-        """See `Method.build`."""
-        return cls(encoder, settings=settings, generator=generator)
-
     def forward(
         self, views: Sequence[torch.Tensor], *, draw: int, patients: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:

@@ -58,18 +58,6 @@ class Supervised(Method):
             self.head = nn.Linear(num_features(encoder), len(settings.classes))
         self.smoothing = settings.smoothing
 
-    @classmethod
-    def build(
-        cls,
-        encoder: nn.Module,
-        *,
-        settings: SupervisedSettings,
-        view: tuple[int, int, int],
-        generator: torch.Generator,
-    ) -> Supervised:
-        """See `Method.build`."""
-        return cls(encoder, settings=settings, generator=generator)
-
     def forward(
         self,
         views: Sequence[torch.Tensor],

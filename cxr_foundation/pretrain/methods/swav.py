@@ -16,7 +16,7 @@ from torch import nn
 
 from cxr_foundation.pretrain.distributed import gather, own_rows
 from cxr_foundation.pretrain.heads import drawn_from, mlp
-from cxr_foundation.pretrain.maps import num_features
+from cxr_foundation.pretrain.maps import num_features, pooled_by_size
 from cxr_foundation.pretrain.method import METHODS, Method
 
 __all__ = ["SwAV", "SwAVSettings", "sinkhorn", "swapped_prediction"]
@@ -155,18 +155,6 @@ class SwAV(Method):
         self._normalise()
         self._schedule(0.0)
 
-    @classmethod
-    def build(
-        cls,
-        encoder: nn.Module,
-        *,
-        settings: SwAVSettings,
-        view: tuple[int, int, int],
-        generator: torch.Generator,
-    ) -> SwAV:
-        """See `Method.build`."""
-        return cls(encoder, settings=settings, generator=generator)
-
     def forward(
         self, views: Sequence[torch.Tensor], *, draw: int, patients: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:
@@ -182,7 +170,7 @@ class SwAV(Method):
             full views have the same prototype as their nearest.
         """
         count = len(views[0])
-        features = _by_size(self.encoder, views)
+        features = pooled_by_size(self.encoder, views)
         embedded = F.normalize(self.head(features).float(), dim=1)
         with torch.autocast(embedded.device.type, enabled=False):
             # Not by requires_grad: the optimiser takes up what it will train when it is built.
@@ -228,9 +216,3 @@ class SwAV(Method):
     def _schedule(self, progress: float) -> None:
         self.queue_due.fill_(progress >= self.settings.queue_from)
         self.prototypes_learn.fill_(float(progress >= self.settings.prototypes_held))
-
-
-def _by_size(encoder: nn.Module, views: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Features (V * N, D) of all views, in order; neighbours of one size go through together."""
-    groups = itertools.groupby(views, key=lambda view: view.shape[-2:])
-    return torch.cat([encoder(torch.cat(list(group))) for _, group in groups])

@@ -111,18 +111,6 @@ class VICReg(Method):
             self.expander = mlp(widths, norm=True)
         self.weights = (settings.invariance, settings.variance, settings.covariance)
 
-    @classmethod
-    def build(
-        cls,
-        encoder: nn.Module,
-        *,
-        settings: VICRegSettings,
-        view: tuple[int, int, int],
-        generator: torch.Generator,
-    ) -> VICReg:
-        """See `Method.build`."""
-        return cls(encoder, settings=settings, generator=generator)
-
     def forward(
         self, views: Sequence[torch.Tensor], *, draw: int, patients: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:
